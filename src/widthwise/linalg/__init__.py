@@ -1,0 +1,1 @@
+"""Numbers only, tensors in and tensors out; knows nothing of networks."""
