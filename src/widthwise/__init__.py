@@ -1,0 +1,72 @@
+"""What one wide network knows that many narrow ones, put together, do not, and the other way round.
+
+The names below are the public surface. Each is loaded when it is first asked for, so that
+`import widthwise` and `widthwise --help` wait for neither torch nor numpy.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from widthwise.config import load_study
+    from widthwise.cost import plan
+    from widthwise.errors import DataError, NumericsWarning, StorageError, UsageError, WidthwiseError
+    from widthwise.executors.base import run
+    from widthwise.linalg.moments import Moments
+    from widthwise.measures.probe_accuracy import probe_accuracy
+    from widthwise.measures.span_error import span_error
+    from widthwise.networks.base import count_matching
+    from widthwise.pairs import concatenate
+    from widthwise.store import Store
+
+    __version__: str
+
+__all__ = [
+    "DataError",
+    "Moments",
+    "NumericsWarning",
+    "StorageError",
+    "Store",
+    "UsageError",
+    "WidthwiseError",
+    "concatenate",
+    "count_matching",
+    "load_study",
+    "plan",
+    "probe_accuracy",
+    "run",
+    "span_error",
+]
+
+_HOME = {
+    "DataError": "errors",
+    "Moments": "linalg.moments",
+    "NumericsWarning": "errors",
+    "StorageError": "errors",
+    "Store": "store",
+    "UsageError": "errors",
+    "WidthwiseError": "errors",
+    "concatenate": "pairs",
+    "count_matching": "networks.base",
+    "load_study": "config",
+    "plan": "cost",
+    "probe_accuracy": "measures.probe_accuracy",
+    "run": "executors.base",
+    "span_error": "measures.span_error",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("widthwise")
+    if name not in _HOME:
+        raise AttributeError(f"module 'widthwise' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"widthwise.{_HOME[name]}"), name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

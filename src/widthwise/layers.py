@@ -1,0 +1,177 @@
+"""Layers that carry a fleet of m networks at once; m = 1 is the ordinary layer.
+
+Every parameter and buffer has the member dimension first: a convolution's weight is (m, out, in, k, k), where
+the ordinary one is (out, in, k, k). So a fleet's state dict is the stack of its members' plain state dicts,
+and `unstack(state, k)` loads into an ordinary module of that architecture.
+
+Images travel side by side, as (batch, m * channels, height, width) in channels-last order: a convolution of a
+fleet is one grouped convolution and its batch norm one batch norm. Vectors travel as (m, batch, units).
+No value of a member depends on its companions.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+
+def initialise(network: nn.Module, generators: Sequence[Generator]) -> None:
+    """Draw member k's parameters from `generators[k]` alone, layer by layer in the order of named_parameters.
+
+    He normal weights (standard deviation sqrt(2 / fan_in), the head too), zero biases, batch norm 1 and 0 with
+    running statistics 0 and 1. Drawn in float32 on the CPU, so every dtype and device starts the same.
+    """
+    for layer in network.modules():
+        if isinstance(layer, Layer):
+            assert len(generators) == layer.members, f"{len(generators)} streams, {layer.members} members"
+            layer.initialise(generators)
+
+
+def give_streams(network: nn.Module, generators: Sequence[Generator]) -> None:
+    """Let member k's dropout masks be drawn from `generators[k]`, in the order of the layers."""
+    for layer in network.modules():
+        if isinstance(layer, Dropout):
+            layer.generators = list(generators)
+
+
+def stack(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the fleet's state dict made of its members' plain ones."""
+    assert all(state.keys() == states[0].keys() for state in states), "members of different architectures"
+    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+
+def unstack(state: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+    """Return member k's plain state dict as contiguous copies."""
+    return {name: t[k].detach().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
+
+
+def side_by_side(images: Float[Tensor, "m batch channels h w"]) -> Float[Tensor, "batch m*channels h w"]:
+    """Return every member's images as channels of one batch, in channels-last order."""
+    m, batch, channels, h, w = images.shape
+    joined = images.transpose(0, 1).reshape(batch, m * channels, h, w)
+    return joined.contiguous(memory_format=torch.channels_last)
+
+
+def by_member(vectors: Float[Tensor, "batch m*units"], members: int) -> Float[Tensor, "m batch units"]:
+    """Return what belongs to each member of vectors that lie side by side."""
+    return vectors.unflatten(1, (members, -1)).transpose(0, 1)
+
+
+class Layer(nn.Module):
+    """A layer of `members` networks whose parameters and buffers have the member dimension first."""
+
+    def __init__(self, members: int):
+        super().__init__()
+        self.members = members
+
+    def initialise(self, generators: Sequence[Generator]) -> None:
+        """Draw every member's parameters, each from its own generator."""
+        raise NotImplementedError
+
+
+class Linear(Layer):
+    """Affine maps: weight (m, out, in), bias (m, out)."""
+
+    def __init__(self, members: int, inputs: int, outputs: int):
+        super().__init__(members)
+        self.weight = nn.Parameter(torch.zeros(members, outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(members, outputs))
+
+    def initialise(self, generators: Sequence[Generator]) -> None:  # noqa: D102
+        _he_normal(self.weight, generators)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "m batch inputs"]) -> Float[Tensor, "m batch outputs"]:  # noqa: D102
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
+
+
+class Conv2d(Layer):
+    """Convolutions as one of m groups: weight (m, out, in, k, k), bias (m, out)."""
+
+    def __init__(
+        self, members: int, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0, bias=True
+    ):
+        super().__init__(members)
+        self.stride, self.padding = stride, padding
+        self.weight = nn.Parameter(torch.zeros(members, outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(members, outputs)) if bias else None
+
+    def initialise(self, generators: Sequence[Generator]) -> None:  # noqa: D102
+        _he_normal(self.weight, generators)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:  # noqa: D102
+        bias = None if self.bias is None else self.bias.flatten()
+        return F.conv2d(x, self.weight.flatten(0, 1), bias, self.stride, self.padding, groups=self.members)
+
+
+class BatchNorm2d(Layer):
+    """One batch norm over all members' channels: weight, bias, running_mean, running_var (m, channels)."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, members: int, channels: int, *, momentum: float = 0.1, eps: float = 1e-5):
+        super().__init__(members)
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(members, channels))
+        self.bias = nn.Parameter(torch.zeros(members, channels))
+        self.register_buffer("running_mean", torch.zeros(members, channels))
+        self.register_buffer("running_var", torch.ones(members, channels))
+        self.register_buffer("num_batches_tracked", torch.zeros(members, dtype=torch.int64))
+
+    def initialise(self, generators: Sequence[Generator]) -> None:  # noqa: D102
+        for ones in (self.weight, self.running_var):
+            nn.init.ones_(ones)
+        for zeros in (self.bias, self.running_mean, self.num_batches_tracked):
+            nn.init.zeros_(zeros)
+
+    def forward(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h w"]:  # noqa: D102
+        if self.training:
+            self.num_batches_tracked += 1
+        return F.batch_norm(
+            x,
+            self.running_mean.view(-1),  # views, so that the buffers themselves are updated
+            self.running_var.view(-1),
+            self.weight.flatten(),
+            self.bias.flatten(),
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+
+
+class Dropout(nn.Module):
+    """Dropout with a stream for every member, so that no mask depends on companions; identity in evaluation.
+
+    `generators` is set by `give_streams` before training. A mask is drawn in float32 on the CPU whatever the
+    dtype and device of `x`.
+    """
+
+    generators: list[Generator] | None
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+        self.generators = None
+
+    def forward(self, x: Float[Tensor, "m batch ..."]) -> Float[Tensor, "m batch ..."]:  # noqa: D102
+        if not self.training or self.p == 0:
+            return x
+        assert self.generators is not None, "dropout trains only after give_streams(network, generators)"
+        assert len(self.generators) == len(x), f"{len(self.generators)} streams, {len(x)} members"
+        keep = 1 - self.p
+        masks = [torch.empty(x.shape[1:]).bernoulli_(keep, generator=g) for g in self.generators]
+        return x * torch.stack(masks).to(x.device, x.dtype) / keep
+
+
+def _he_normal(weight: Tensor, generators: Sequence[Generator]) -> None:
+    std = sqrt(2 / weight[0, 0].numel())  # of one output: its inputs times the kernel's area
+    with torch.no_grad():
+        for member, generator in zip(weight, generators, strict=True):
+            member.copy_(torch.randn(member.shape, generator=generator) * std)

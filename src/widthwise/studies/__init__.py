@@ -1,0 +1,1 @@
+"""What to train and compare: each file but base.py is one study, by its name."""
