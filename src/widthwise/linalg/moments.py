@@ -1,0 +1,143 @@
+"""Second moments and power sums of columns, streamed over rows, mergeable, in float64.
+
+Everything that a ridge regression, its held-out error, linear CKA or a support mask need of the rows.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from widthwise.errors import DataError
+
+
+class Moments:
+    """Sums over rows z of 1, z - shift, (z - shift)(z - shift)', and powers up to the fourth.
+
+    The shift (by default the mean of the first batch) keeps the digits of columns with a large mean; it is
+    exact bookkeeping, and `merge` undoes a difference in it.
+
+    Args:
+        columns: number of columns.
+        shift: (columns,) the point about which sums are taken.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.arange(12.0).reshape(6, 2)
+        >>> moments = Moments(2)
+        >>> moments.update(rows[:4])
+        >>> moments.update(rows[4:])
+        >>> moments.mean
+        tensor([5., 6.], dtype=torch.float64)
+    """
+
+    def __init__(self, columns: int, shift: Float[Tensor, " columns"] | None = None):
+        self.columns = columns
+        self.shift = None if shift is None else shift.to(torch.float64)
+        self.n = 0
+        self.total = torch.zeros(columns, dtype=torch.float64)
+        self.second = torch.zeros(columns, columns, dtype=torch.float64)
+        self.cubes = torch.zeros(columns, dtype=torch.float64)
+        self.fourths = torch.zeros(columns, dtype=torch.float64)
+        self.low = torch.full((columns,), torch.inf, dtype=torch.float64)
+        self.high = torch.full((columns,), -torch.inf, dtype=torch.float64)
+
+    def update(self, rows: Float[Tensor, "rows columns"]) -> None:
+        """Add a batch of rows.
+
+        Raises:
+            DataError: at a NaN or infinite value, naming its row (of the batch) and column.
+        """
+        if len(rows) == 0:
+            return
+        rows = rows.to(torch.float64)
+        check_finite(rows)
+        if self.shift is None:
+            self.shift = rows.mean(0)
+        centred = rows - self.shift
+        squares = centred.square()
+        self.n += len(rows)
+        self.total += centred.sum(0)
+        self.second.addmm_(centred.T, centred)
+        self.cubes += (squares * centred).sum(0)
+        self.fourths += squares.square().sum(0)
+        self.low = torch.minimum(self.low, rows.amin(0))
+        self.high = torch.maximum(self.high, rows.amax(0))
+
+    def merge(self, other: "Moments") -> None:
+        """Add the rows of another, exactly, whatever shift each has."""
+        if other.n == 0:
+            return
+        if self.shift is None or self.n == 0:
+            self.shift = other.shift
+        other = other.about(self.shift)
+        self.n += other.n
+        self.total = self.total + other.total
+        self.second = self.second + other.second
+        self.cubes = self.cubes + other.cubes
+        self.fourths = self.fourths + other.fourths
+        self.low = torch.minimum(self.low, other.low)
+        self.high = torch.maximum(self.high, other.high)
+
+    def about(self, shift: Float[Tensor, " columns"] | None) -> "Moments":
+        """Return the same sums about another point (itself, if it is the same point)."""
+        assert shift is not None
+        assert self.shift is not None
+        d = self.shift - shift
+        if not d.any():
+            return self
+        moved = Moments(self.columns, shift)
+        squares = self.second.diagonal()
+        moved.n, moved.low, moved.high = self.n, self.low, self.high
+        moved.total = self.total + self.n * d
+        cross = torch.outer(d, self.total)
+        moved.second = self.second + cross + cross.T + self.n * torch.outer(d, d)
+        moved.cubes = self.cubes + 3 * d * squares + 3 * d**2 * self.total + self.n * d**3
+        moved.fourths = (
+            self.fourths + 4 * d * self.cubes + 6 * d**2 * squares + 4 * d**3 * self.total + self.n * d**4
+        )
+        return moved
+
+    @property
+    def mean(self) -> Float[Tensor, " columns"]:
+        """The mean of every column."""
+        assert self.shift is not None
+        return self.shift + self.total / self.n
+
+    @property
+    def centred_squares(self) -> Float[Tensor, " columns"]:
+        """The sum of squares of every column about its mean."""
+        return (self.second.diagonal() - self.total.square() / self.n).clamp_min(0)
+
+    @property
+    def constant(self) -> Bool[Tensor, " columns"]:
+        """Whether a column's largest value is its smallest."""
+        return self.low == self.high
+
+    @property
+    def effective_rows(self) -> Float[Tensor, " columns"]:
+        """(sum c^2)^2 / sum c^4 of every centred column: k for an indicator of k rows, n/3 for a Gaussian."""
+        d = -self.total / self.n
+        squares = self.second.diagonal()
+        fourth = self.fourths + 4 * d * self.cubes + 6 * d**2 * squares + 4 * d**3 * self.total + self.n * d**4
+        return torch.where(self.constant, 0.0, self.centred_squares.square() / fourth.clamp_min(1e-300))
+
+
+def merged(parts: Iterable[Moments]) -> Moments:
+    """Return the moments of all the rows of `parts` together, added in their order."""
+    parts = list(parts)
+    total = Moments(parts[0].columns, parts[0].shift)
+    for part in parts:
+        total.merge(part)
+    return total
+
+
+def check_finite(rows: Float[Tensor, "rows columns"]) -> None:
+    """Raise a DataError that names the first row and column with a NaN or infinite value."""
+    if not torch.isfinite(rows.sum()):
+        bad = (~torch.isfinite(rows)).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            value = rows[row, column].item()
+            raise DataError(f"row {row}, column {column} is {value}; every value must be a finite number.")

@@ -1,0 +1,381 @@
+"""Groups of features on the same rows: folds, joint moments, labels and logits, each computed once.
+
+A `Split` says which rows fit and which are scored; a `Joint` holds the moments of all columns side by side
+in every cell of it, and a `Pair` is two groups of its columns, which is what a measure is asked of.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from widthwise import seeds
+from widthwise.errors import DataError, UsageError
+from widthwise.linalg.moments import Moments, merged
+
+CHUNK = 4096
+BLOCKS = 50  # row blocks of the bootstrap
+SUPPORT_ROWS = 20.0
+SUPPORT_DEVIATION = 1e-6
+
+
+class Concatenation:
+    """Features of several networks side by side: a view, never a copy.
+
+    Args:
+        parts: arrays of shape (rows, columns) on the same rows: torch, numpy, a memory map, another
+            concatenation, or an iterable of batches that can be started again.
+        rows: which rows of the arrays, in which order; all of them if left out.
+    """
+
+    def __init__(self, parts: Sequence[Any], rows: Int[Tensor, " rows"] | None = None):
+        if not parts:
+            raise UsageError("nothing to concatenate; pass at least one array of features.")
+        self.parts = [_part(part) for part in parts]
+        self.rows = rows
+        lengths = [len(part) for part in self.parts if hasattr(part, "__getitem__")]
+        if len(set(lengths)) > 1:
+            raise DataError(
+                f"the arrays have {', '.join(map(str, lengths))} rows; features of one concatenation must be of "
+                "the same samples in the same order."
+            )
+
+    def __len__(self) -> int:
+        if self.rows is not None:
+            return len(self.rows)
+        part = self.parts[0]
+        return len(part) if hasattr(part, "__getitem__") else sum(len(batch) for batch in part)
+
+    @cached_property
+    def columns(self) -> int:
+        """The number of features."""
+        return next(self.batches(1)).shape[1]
+
+    def batches(self, size: int = CHUNK) -> Iterator[Float[Tensor, "batch columns"]]:
+        """Yield the rows in order; an iterable's own batches are kept as they come."""
+        if all(hasattr(part, "__getitem__") for part in self.parts):
+            for start in range(0, len(self), size):
+                yield torch.cat([_read(part, self.rows, start, start + size) for part in self.parts], dim=1)
+        elif len(self.parts) == 1 and self.rows is None:
+            yield from (_matrix(batch) for batch in self.parts[0])
+        else:
+            raise UsageError("an iterable of batches cannot be concatenated with other features; pass arrays.")
+
+
+def concatenate(*features: Any) -> Concatenation:
+    """Return the features of several networks side by side, without copying them.
+
+    Args:
+        features: arrays of shape (rows, columns) on the same rows, in the same order.
+
+    Raises:
+        DataError: if their numbers of rows differ.
+    """
+    return Concatenation(features)
+
+
+def reader(features: Any) -> Concatenation:
+    """Return any accepted form of features as something that yields batches."""
+    return features if isinstance(features, Concatenation) else Concatenation([features])
+
+
+def _part(part: Any) -> Any:
+    if isinstance(part, Tensor | np.ndarray | Concatenation):
+        if not isinstance(part, Concatenation) and part.ndim != 2:
+            raise DataError(f"features must be a matrix (rows, columns), not of shape {tuple(part.shape)}.")
+        return _Rows(part) if isinstance(part, Concatenation) else part
+    if isinstance(part, Sequence) and part and np.ndim(part[0]) != 2:
+        return _part(np.asarray(part))
+    if isinstance(part, Iterator):
+        raise UsageError("a generator can be read only once; pass a list of batches or an object that starts again.")
+    if isinstance(part, Iterable) and not hasattr(part, "__array__"):
+        return _Batches(part)
+    return _part(np.asarray(part))
+
+
+class _Batches:
+    """An iterable of batches, without the indexing that would make it an array."""
+
+    def __init__(self, batches: Iterable[Any]):
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+class _Rows:
+    """A concatenation as one part of another."""
+
+    def __init__(self, inner: Concatenation):
+        self.inner = inner
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        picked = torch.arange(len(self.inner))[rows]
+        picked = picked if self.inner.rows is None else self.inner.rows[picked]
+        return torch.cat([_matrix(part[_index(part, picked)]) for part in self.inner.parts], dim=1)
+
+
+def _read(part: Any, rows: Tensor | None, start: int, stop: int) -> Tensor:
+    return _matrix(part[start:stop] if rows is None else part[_index(part, rows[start:stop])])
+
+
+def _index(part: Any, rows: Tensor) -> Any:
+    return rows.numpy() if isinstance(part, np.ndarray) else rows
+
+
+def _matrix(batch: Any) -> Tensor:
+    tensor = batch.detach().cpu() if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
+    if tensor.ndim != 2:
+        raise DataError(f"a batch of features must be a matrix (rows, columns), not {tuple(tensor.shape)}.")
+    return tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """The cells whose rows fit, and those whose rows are scored; a quarter and a half of the fit's rows."""
+
+    fit: tuple[int, ...]
+    score: tuple[int, ...]
+    quarter: tuple[int, ...] = ()
+    half: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows fit and which are scored (DEFINITIONS 2).
+
+    Attributes:
+        cell: the cell of every row: fold, and within it first quarter, second quarter, second half.
+        block: the row block of every scored row; -1 for rows that only fit.
+        parts: one fit each; every scored row is scored once.
+    """
+
+    name: str
+    cell: Int[Tensor, " rows"]
+    block: Int[Tensor, " rows"]
+    parts: tuple[Part, ...]
+
+    @property
+    def cells(self) -> int:
+        """The number of cells."""
+        return int(self.cell.max()) + 1
+
+    @property
+    def fit_cells(self) -> tuple[int, ...]:
+        """All cells that fit in some part."""
+        return tuple(sorted({cell for part in self.parts for cell in part.fit}))
+
+    @property
+    def score_cells(self) -> tuple[int, ...]:
+        """All cells that are scored in some part."""
+        return tuple(sorted({cell for part in self.parts for cell in part.score}))
+
+
+def k_fold(name: str, ids: Int[Tensor, " rows"], folds: int = 5, groups: Any = None) -> Split:
+    """Return K folds over rows: a seeded, balanced permutation of their ids, groups never split."""
+    if not 2 <= folds <= len(ids):
+        raise UsageError(f"folds must be from 2 to the number of rows ({len(ids)}), not {folds}.")
+    place = _permuted(ids, groups)  # (rows,) place of each row's group in the permutation
+    cell, block = torch.empty_like(ids), torch.empty_like(ids)
+    fold_of = _fold_of(place, folds)
+    per_fold = -(-BLOCKS // folds)
+    for fold in range(folds):
+        rows = (fold_of == fold).nonzero()[:, 0]
+        share = _share_before(place[rows])
+        cell[rows] = fold * 3 + (share >= 0.25).long() + (share >= 0.5).long()
+        block[rows] = fold * per_fold + (share * per_fold).long()
+    parts = []
+    for fold in range(folds):
+        others = [f for f in range(folds) if f != fold]
+        parts.append(
+            Part(
+                fit=tuple(3 * f + third for f in others for third in range(3)),
+                score=tuple(3 * fold + third for third in range(3)),
+                quarter=tuple(3 * f for f in others),
+                half=tuple(3 * f + third for f in others for third in range(2)),
+            )
+        )
+    return Split(name, cell, block, tuple(parts))
+
+
+def held_out(name: str, fit_ids: Int[Tensor, " fit"], score_ids: Int[Tensor, " scored"], groups: Any = None) -> Split:
+    """Return one fit on all of the first rows, scored on two halves of the others, each choosing for the other.
+
+    The rows are the first ones followed by the others; `groups` are those of the scored rows.
+    """
+    if len(score_ids) < 2:
+        raise UsageError(f"the test split needs at least 2 rows to score, not {len(score_ids)}.")
+    fit_share = _share_before(_permuted(fit_ids, None))
+    place = _permuted(score_ids, groups)
+    half = _fold_of(place, 2)
+    block = torch.empty_like(score_ids)
+    for k in range(2):
+        rows = (half == k).nonzero()[:, 0]
+        block[rows] = k * (BLOCKS // 2) + (_share_before(place[rows]) * (BLOCKS // 2)).long()
+    cell = torch.cat([(fit_share >= 0.25).long() + (fit_share >= 0.5).long(), 3 + half])
+    parts = tuple(Part(fit=(0, 1, 2), score=(3 + k,), quarter=(0,), half=(0, 1)) for k in range(2))
+    return Split(name, cell, torch.cat([torch.full_like(fit_ids, -1), block]), parts)
+
+
+def _permuted(ids: Int[Tensor, " rows"], groups: Any) -> Int[Tensor, " rows"]:
+    """Return each row's place: that of its group (itself, without groups) in a seeded permutation."""
+    units, inverse = np.unique(np.asarray(ids if groups is None else groups), return_inverse=True)
+    if len(inverse) != len(ids):
+        raise DataError(f"there are {len(inverse)} groups for {len(ids)} rows; give one a row.")
+    if groups is None and len(units) != len(ids):
+        raise DataError("row ids must be unique.")
+    order = torch.randperm(len(units), generator=seeds.stream(0, "rows"))
+    return order[torch.from_numpy(inverse.reshape(-1))]
+
+
+def _fold_of(place: Int[Tensor, " rows"], folds: int) -> Int[Tensor, " rows"]:
+    """Return a fold for every row: each unit in turn goes to the fold that has the fewest rows."""
+    units, sizes = place.unique(return_counts=True)
+    if int(sizes.max()) == 1:
+        return torch.searchsorted(units, place) % folds
+    filled, fold = [0] * folds, torch.empty_like(units)
+    for k, size in enumerate(sizes.tolist()):
+        fold[k] = min(range(folds), key=filled.__getitem__)
+        filled[int(fold[k])] += size
+    return fold[torch.searchsorted(units, place)]
+
+
+def _share_before(place: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+    """Return the share of rows that come before each row's unit."""
+    units, sizes = place.unique(return_counts=True)
+    before = (sizes.cumsum(0) - sizes).to(torch.float64) / max(len(place), 1)
+    return before[torch.searchsorted(units, place)]
+
+
+@dataclass
+class Joint:
+    """Several groups of columns on the rows of one split, and their moments in every cell.
+
+    Args:
+        groups: features by name.
+        labels: (rows,) class of every row, or None.
+    """
+
+    groups: dict[str, Concatenation]
+    split: Split
+    labels: Int[Tensor, " rows"] | None = None
+    _fits: dict = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def columns(self) -> dict[str, Int[Tensor, " columns"]]:
+        """The columns of each group among all."""
+        edges = np.cumsum([0, *(group.columns for group in self.groups.values())])
+        return {name: torch.arange(edges[k], edges[k + 1]) for k, name in enumerate(self.groups)}
+
+    @cached_property
+    def classes(self) -> int:
+        """The number of classes; 0 without labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    @cached_property
+    def label_columns(self) -> Int[Tensor, " classes"] | None:
+        """The columns of the one-hot labels: behind all groups."""
+        if self.labels is None:
+            return None
+        width = sum(len(columns) for columns in self.columns.values())
+        return torch.arange(width, width + self.classes)
+
+    @cached_property
+    def cells(self) -> list[Moments]:
+        """The joint moments of every cell, in one pass over the rows."""
+        sums: list[Moments] = []
+        for rows, start in self.batches():
+            if not sums:
+                shift = rows.to(torch.float64).mean(0)
+                if self.label_columns is not None:
+                    shift[self.label_columns] = 0.0  # Classes' sums are read off as they are.
+                sums = [Moments(rows.shape[1], shift) for _ in range(self.split.cells)]
+            cell = self.split.cell[start : start + len(rows)]
+            for k in cell.unique().tolist():
+                sums[k].update(rows[cell == k])
+        return sums
+
+    def batches(self) -> Iterator[tuple[Float[Tensor, "batch columns"], int]]:
+        """Yield (rows of all groups and the one-hot labels, number of the first row)."""
+        start, expected = 0, len(self.split.cell)
+        for pieces in zip(*(group.batches() for group in self.groups.values()), strict=False):
+            if len({len(piece) for piece in pieces}) > 1:
+                sizes = {name: len(piece) for name, piece in zip(self.groups, pieces, strict=True)}
+                raise DataError(f"batches from row {start} on have different lengths: {sizes}; keep them in lockstep.")
+            for name, piece in zip(self.groups, pieces, strict=True):
+                _check_finite(name, piece, start)
+            rows = torch.cat([p.to(torch.float64) for p in pieces], dim=1)
+            if self.labels is not None:
+                hot = torch.nn.functional.one_hot(self.labels[start : start + len(rows)], self.classes)
+                rows = torch.cat([rows, hot.to(torch.float64)], dim=1)
+            yield rows, start
+            start += len(rows)
+        if start != expected:
+            raise DataError(f"{start} rows of features for {expected} rows of the split.")
+
+    def moments(self, cells: Sequence[int]) -> Moments:
+        """Return the moments of several cells together."""
+        key = ("moments", tuple(cells))
+        if key not in self._fits:
+            self._fits[key] = merged(self.cells[k] for k in cells)
+        return self._fits[key]
+
+    def support(self, target: Int[Tensor, " targets"]) -> tuple[Bool[Tensor, " targets"], Bool[Tensor, " targets"]]:
+        """Return which target features are constant and which are supported (DEFINITIONS 3).
+
+        Constant: one value on all rows that fit. Supported: at least 20 effective rows among those that fit
+        and among those that are scored, and a deviation above 1e-6 of the median over features that vary.
+        """
+        fit, score = self.moments(self.split.fit_cells), self.moments(self.split.score_cells)
+        constant = fit.constant[target]
+        deviation = (fit.centred_squares[target] / fit.n).sqrt()
+        varying = deviation[~constant]
+        enough = torch.minimum(fit.effective_rows[target], score.effective_rows[target]) >= SUPPORT_ROWS
+        typical = float(varying.median()) if len(varying) else 0.0
+        return constant, ~constant & enough & (deviation > SUPPORT_DEVIATION * typical)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two groups of columns of a joint: what a measure is asked of.
+
+    `logits` names the groups that hold the heads' outputs of the source's networks, where there are any.
+    """
+
+    joint: Joint
+    source: tuple[str, ...]
+    target: tuple[str, ...] = ()
+    logits: tuple[str, ...] = ()
+
+    @property
+    def source_columns(self) -> Int[Tensor, " source"]:
+        """The source's columns among the joint's."""
+        return torch.cat([self.joint.columns[name] for name in self.source])
+
+    @property
+    def target_columns(self) -> Int[Tensor, " target"]:
+        """The target's columns among the joint's."""
+        return torch.cat([self.joint.columns[name] for name in self.target])
+
+    def rows_of(self, names: Sequence[str]) -> Float[Tensor, "rows columns"]:
+        """Return some groups' values on all rows of the split, in memory."""
+        return torch.cat(list(Concatenation([_Rows(self.joint.groups[n]) for n in names]).batches()))
+
+
+def _check_finite(name: str, rows: Tensor, start: int) -> None:
+    if not torch.isfinite(rows.sum(dtype=torch.float64)):
+        bad = (~torch.isfinite(rows)).nonzero()
+        if len(bad):
+            row, column = bad[0].tolist()
+            raise DataError(
+                f"{name}: row {start + row}, column {column} is {rows[row, column].item()}; features must be finite "
+                "numbers. Leave such rows out of source and target alike, or look for what diverged."
+            )
