@@ -84,6 +84,22 @@ def reader(features: Any) -> Concatenation:
     return features if isinstance(features, Concatenation) else Concatenation([features])
 
 
+class _Stacked:
+    """The rows of one group of features followed by those of another."""
+
+    def __init__(self, first: Concatenation, second: Concatenation):
+        self.first, self.second = first, second
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from self.first.batches()
+        yield from self.second.batches()
+
+
+def stacked(first: Concatenation, second: Concatenation) -> Concatenation:
+    """Return the rows of one followed by the rows of the other, without copying them."""
+    return Concatenation([_Stacked(first, second)])
+
+
 def _part(part: Any) -> Any:
     if isinstance(part, Tensor | np.ndarray | Concatenation):
         if not isinstance(part, Concatenation) and part.ndim != 2:
@@ -91,6 +107,8 @@ def _part(part: Any) -> Any:
         return _Rows(part) if isinstance(part, Concatenation) else part
     if isinstance(part, Sequence) and part and np.ndim(part[0]) != 2:
         return _part(np.asarray(part))
+    if isinstance(part, _Stacked | _Batches):
+        return part
     if isinstance(part, Iterator):
         raise UsageError("a generator can be read only once; pass a list of batches or an object that starts again.")
     if isinstance(part, Iterable) and not hasattr(part, "__array__"):
@@ -261,13 +279,17 @@ class Joint:
 
     Args:
         groups: features by name.
+        targets: names of the groups that are regressed on others.
         labels: (rows,) class of every row, or None.
+
+    `kept` is for what is computed once and shared by all pairs of the joint.
     """
 
     groups: dict[str, Concatenation]
     split: Split
+    targets: tuple[str, ...] = ()
     labels: Int[Tensor, " rows"] | None = None
-    _fits: dict = field(default_factory=dict, repr=False)
+    kept: dict = field(default_factory=dict, repr=False)
 
     @cached_property
     def columns(self) -> dict[str, Int[Tensor, " columns"]]:
@@ -324,9 +346,9 @@ class Joint:
     def moments(self, cells: Sequence[int]) -> Moments:
         """Return the moments of several cells together."""
         key = ("moments", tuple(cells))
-        if key not in self._fits:
-            self._fits[key] = merged(self.cells[k] for k in cells)
-        return self._fits[key]
+        if key not in self.kept:
+            self.kept[key] = merged(self.cells[k] for k in cells)
+        return self.kept[key]
 
     def support(self, target: Int[Tensor, " targets"]) -> tuple[Bool[Tensor, " targets"], Bool[Tensor, " targets"]]:
         """Return which target features are constant and which are supported (DEFINITIONS 3).
@@ -347,7 +369,7 @@ class Joint:
 class Pair:
     """Two groups of columns of a joint: what a measure is asked of.
 
-    `logits` names the groups that hold the heads' outputs of the source's networks, where there are any.
+    `logits` names the groups that hold the outputs of the source's networks, where there are any.
     """
 
     joint: Joint

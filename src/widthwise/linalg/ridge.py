@@ -65,15 +65,19 @@ class Ridge:
     vectors: Float[Tensor, "source source"]
     projected: Float[Tensor, "source targets"]
 
-    def shrunk(self, penalty: float | Tensor) -> Float[Tensor, "source targets"]:
-        """Return the weights at a relative penalty (one, or one a target) in the eigenbasis."""
-        damped = self.values[:, None] + torch.as_tensor(penalty, dtype=torch.float64) * self.scale
+    def shrunk(self, penalty: float) -> Float[Tensor, "source targets"]:
+        """Return the weights at one relative penalty in the eigenbasis."""
+        damped = self.values[:, None] + penalty * self.scale
         # A direction without variance or penalty has no weight: the solution of least norm.
         return torch.where(damped > self._negligible, self.projected / damped, 0.0)
 
-    def weights(self, penalty: float | Tensor) -> Float[Tensor, "source targets"]:
-        """Return the weights at a relative penalty: one, or one a target; infinity gives zeros."""
-        return self.vectors @ self.shrunk(penalty)
+    def weights(
+        self, penalty: Float[Tensor, " chosen"], targets: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, "source chosen"]:
+        """Return the weights of some targets, each at its own relative penalty; infinity gives zeros."""
+        damped = self.values[:, None] + penalty * self.scale
+        shrunk = torch.where(damped > self._negligible, self.projected[:, targets] / damped, 0.0)
+        return self.vectors @ shrunk
 
     def degrees(self, penalty: Tensor) -> Float[Tensor, " penalties"]:
         """Return the effective degrees of freedom, tr S (S + penalty)^-1, at relative penalties."""

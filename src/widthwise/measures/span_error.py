@@ -1,0 +1,369 @@
+"""FSE(source -> target): what share of each target feature a ridge regression on the source cannot explain.
+
+e_j = sum over folds of squared held-out error / sum over scored rows of (y_j - mean y_j)^2. 0: spanned;
+1: no better than the mean. Pooled over folds, never a mean of folds' R^2. Duzgun, Jelassi and Li (2024),
+definition 2.2; DEFINITIONS 3 for what the paper leaves open.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from widthwise import seeds
+from widthwise.errors import DataError, NumericsWarning, UsageError
+from widthwise.linalg import intervals
+from widthwise.linalg.ridge import HALF_DECADES
+from widthwise.measures.base import Score
+from widthwise.pairs import Concatenation, Joint, Pair, held_out, k_fold, reader, stacked
+from widthwise.regression import Options, Regression
+
+VERSION = 1
+NEEDS = frozenset({"moments", "features"})
+INVARIANT_TO = frozenset(
+    {"source rotation", "source scale", "source translation", "target column scale", "target translation"}
+)
+OUTLYING = 5.0
+CROWDED = 0.2  # df / n_fit above which the error is far from its limit in rows
+
+
+@dataclass(frozen=True)
+class SpanError:
+    """How badly a source spans a target, feature by feature. Lower is better: 0 is spanned.
+
+    Attributes:
+        mean: over supported features; the headline. low, high: its 95 % interval over rows.
+        mean_all: over all features that are not constant. variance_weighted: sum of errors / sum of squares.
+        per_feature: e_j of every target feature; NaN for a constant. penalty: the relative one chosen for
+            each (median over folds; infinity: the mean was best).
+        constant, unsupported, outlying: counts; outlying are supported features with e_j > 5.
+        rows, rows_fit: rows scored, and rows of one fit. p, p_live: source features, and those that vary.
+        df: effective degrees of freedom of the fit, mean over supported features.
+        within_class: the mean with class means partialled out (with labels only).
+        extrapolated: F(n/4), F(n/2), F(n) and both limits (with `extrapolate` only).
+        path: per-feature errors of each given penalty, in the order given.
+    """
+
+    mean: float
+    low: float
+    high: float
+    mean_all: float
+    median: float
+    variance_weighted: float
+    worst: float
+    per_feature: tuple[float, ...]
+    penalty: tuple[float, ...]
+    constant: int
+    unsupported: int
+    outlying: int
+    constant_features: tuple[int, ...]
+    unsupported_features: tuple[int, ...]
+    rows: int
+    rows_fit: int
+    p: int
+    p_live: int
+    df: float
+    on_edge: int = 0
+    within_class: float | None = None
+    extrapolated: dict[str, float | None] | None = None
+    path: tuple[tuple[float, ...], ...] | None = None
+    split: str = "validation"
+    interval_over: str = "rows"
+    method: str = "bootstrap of row blocks, fits fixed"
+    blocks: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        interval = f" [{self.low:.3f}, {self.high:.3f}] over rows" if math.isfinite(self.low) else ""
+        features = len(self.per_feature)
+        supported = features - self.constant - self.unsupported
+        return (
+            f"source spans {100 * (1 - self.mean):.1f} % of target: mean {self.mean:.3f}{interval}, "
+            f"{supported} of {features} features"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON: NaN and infinity become None."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "blocks"}
+        return {name: _plain(value) for name, value in plain.items()}
+
+    def to_frame(self):
+        """Return one row a target feature as a pandas DataFrame (needs pandas, which Widthwise does not)."""
+        import pandas
+
+        state = ["supported"] * len(self.per_feature)
+        for j in self.constant_features:
+            state[j] = "constant"
+        for j in self.unsupported_features:
+            state[j] = "unsupported"
+        return pandas.DataFrame({"error": self.per_feature, "penalty": self.penalty, "state": state})
+
+    def _repr_html_(self) -> str:
+        shown = ("mean", "low", "high", "mean_all", "median", "variance_weighted", "worst")
+        cells = "".join(f"<tr><th>{name}</th><td>{getattr(self, name):.4g}</td></tr>" for name in shown)
+        return f"<table><caption>{self}</caption>{cells}</table>"
+
+
+def span_error(
+    source: Any,
+    target: Any,
+    *,
+    split: str = "validation",
+    source_test: Any = None,
+    target_test: Any = None,
+    folds: int = 5,
+    groups: Any = None,
+    labels: Any = None,
+    penalties: Sequence[float] | None = None,
+    interpolate: bool = True,
+    per_target: bool = True,
+    standardize: bool = False,
+    extrapolate: bool = False,
+    row_interval: bool = True,
+    precision: str = "float64",
+) -> SpanError:
+    """Return how badly `source` spans `target`: held-out 1 - R^2 of every target feature regressed on it.
+
+    Args:
+        source: (rows, p) what explains: torch, numpy, a memory map, `concatenate(...)`, or an iterable of
+            batches that can be started again (source and target in lockstep).
+        target: (rows, t) what is explained, on the same rows.
+        split: "validation": K folds over the rows; "test": one fit on all rows, scored on `source_test` and
+            `target_test`, the penalty chosen on one half of them and scored on the other, and swapped.
+        source_test: (test rows, p), with `split="test"`.
+        target_test: (test rows, t), with `split="test"`.
+        folds: number of folds.
+        groups: (rows,) rows of one group are never split; of the scored rows with `split="test"`.
+        labels: (rows,) classes; `within_class` is then the error with class means partialled out. With
+            `split="test"`, those of the rows followed by those of the test rows.
+        penalties: relative ridge penalties, used as given; half decades from 1e-9 to 10 if left out.
+        interpolate: read the best penalty off a spline through the grid; False takes the best grid point.
+        per_target: a penalty for every target feature; False shares one, as the paper does.
+        standardize: divide source columns by their standard deviations (floored).
+        extrapolate: also fit on a quarter and a half of the rows, and extrapolate to infinitely many.
+        row_interval: bootstrap the mean over row blocks.
+        precision: only "float64" so far.
+
+    Raises:
+        UsageError: for options that cannot be.
+        DataError: for features that are not finite, or whose rows do not match.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+        >>> round(span_error(rows, rows[:, :3] + rows[:, 3:6]).mean, 6)
+        0.0
+    """
+    if precision != "float64":
+        raise UsageError(f'precision must be "float64", not {precision!r}.')
+    joint = _joint(source, target, split, source_test, target_test, folds, groups, labels)
+    options = Options(_given(penalties), interpolate, per_target, standardize)
+    result = _spanned(joint, ("source",), ("target",), options, row_blocks=row_interval, extrapolate=extrapolate)
+    if labels is not None:
+        within = _spanned(joint, ("source",), ("target",), replace(options, within_class=True), row_blocks=False)
+        result = replace(result, within_class=within.mean)
+    if penalties is None:
+        result = replace(result, path=None)
+    _warn(result)
+    return result
+
+
+def measure(
+    pair: Pair,
+    *,
+    standardize: bool = False,
+    within_class: bool = False,
+    extrapolate: bool = False,
+    row_blocks: bool = True,
+) -> Score:
+    """Return the span error of a pair as a score; options as in `span_error`.
+
+    Args:
+        within_class: make the headline the error with class means partialled out.
+        row_blocks: keep sums of squared error and of squares by (row block, target), for intervals over rows.
+    """
+    options = Options(standardize=standardize, within_class=within_class)
+    result = _spanned(
+        pair.joint, pair.source, pair.target, options, row_blocks=row_blocks, extrapolate=extrapolate
+    )
+    per_feature = torch.tensor(result.per_feature, dtype=torch.float64)
+    supported = ~per_feature.isnan()
+    supported[list(result.unsupported_features)] = False
+    arrays = {"per_feature": per_feature, "supported": supported}
+    if result.blocks is not None:
+        arrays |= dict(zip(("block_errors", "block_totals"), result.blocks, strict=True))
+    dropped = ("per_feature", "penalty", "within_class", "path", "constant_features", "unsupported_features")
+    values = {name: value for name, value in result.to_dict().items() if name not in dropped}
+    return Score(result.mean, values, arrays)
+
+
+def _spanned(
+    joint: Joint,
+    source: tuple[str, ...],
+    target: tuple[str, ...],
+    options: Options,
+    *,
+    row_blocks: bool,
+    extrapolate: bool = False,
+) -> SpanError:
+    regression = _regression(joint, source, options)
+    place = regression.local(target)
+    constant, supported = joint.support(regression.target[place])
+    squares = regression.squares[place]
+    undefined = constant | (squares <= 0)
+    supported = supported & ~undefined
+    choice = regression.choose(place)
+    error = torch.where(undefined, torch.nan, choice.error)
+    blocks = regression.block_sums(place, choice) if row_blocks else None
+    interval = None
+    if blocks is not None and bool(supported.any()):
+        interval = intervals.row_interval(*blocks, supported, generator=seeds.stream(0, "row bootstrap"))
+    return SpanError(
+        **_summaries(error, supported, squares),
+        low=interval.low if interval else math.nan,
+        high=interval.high if interval else math.nan,
+        per_feature=tuple(error.tolist()),
+        penalty=tuple(choice.penalty.tolist()),
+        constant=int(constant.sum()),
+        unsupported=int((~supported & ~constant).sum()),
+        outlying=int((supported & (error > OUTLYING)).sum()),
+        constant_features=_numbers(constant),
+        unsupported_features=_numbers(~supported & ~constant),
+        rows=joint.moments(joint.split.score_cells).n,
+        rows_fit=regression.fits[0].n,
+        p=len(regression.source),
+        p_live=regression.fits[0].p_live,
+        df=regression.degrees(choice, supported),
+        on_edge=choice.on_edge(supported),
+        extrapolated=_extrapolated(joint, source, target, options) if extrapolate else None,
+        path=tuple(map(tuple, torch.where(undefined, torch.nan, regression.path()[:, place]).tolist())),
+        split=joint.split.name,
+        blocks=blocks,
+    )
+
+
+def _regression(joint: Joint, source: tuple[str, ...], options: Options, size: str = "fit") -> Regression:
+    """Return the regression on a source, the last one made of the joint if it is the same."""
+    key = (source, options, size)
+    if joint.kept.get("regression", (None,))[0] != key:
+        joint.kept["regression"] = (key, Regression(joint, source, options, size))
+    return joint.kept["regression"][1]
+
+
+def _extrapolated(
+    joint: Joint, source: tuple[str, ...], target: tuple[str, ...], options: Options
+) -> dict[str, float | None]:
+    """Return F(n/4), F(n/2), F(n) of nested fits, all scored on the same rows, and both limits in n.
+
+    Richardson: 2 F(n) - F(n/2). Aitken: F(n) - D2^2 / (D1 - D2) with D1 = F(n/4) - F(n/2) and
+    D2 = F(n/2) - F(n); None unless 0 < D2 < D1.
+    """
+    F = {}
+    for size in ("quarter", "half", "fit"):
+        regression = _regression(joint, source, options, size)
+        place = regression.local(target)
+        supported = joint.support(regression.target[place])[1] & (regression.squares[place] > 0)
+        F[size] = _mean(regression.choose(place).error[supported])
+    D1, D2 = F["quarter"] - F["half"], F["half"] - F["fit"]
+    aitken = F["fit"] - D2**2 / (D1 - D2) if 0 < D2 < D1 else None
+    return {**F, "richardson": 2 * F["fit"] - F["half"], "aitken": aitken}
+
+
+def _summaries(
+    error: Float[Tensor, " targets"], supported: Bool[Tensor, " targets"], squares: Float[Tensor, " targets"]
+) -> dict[str, float]:
+    defined = ~error.isnan()
+    return {
+        "mean": _mean(error[supported]),
+        "mean_all": _mean(error[defined]),
+        "median": float(error[supported].quantile(0.5)) if bool(supported.any()) else math.nan,
+        "variance_weighted": float((error * squares)[defined].sum() / squares[defined].sum())
+        if bool(defined.any())
+        else math.nan,
+        "worst": float(error[defined].max()) if bool(defined.any()) else math.nan,
+    }
+
+
+def _joint(
+    source: Any, target: Any, split: str, source_test: Any, target_test: Any, folds: int, groups: Any, labels: Any
+) -> Joint:
+    sides = {"source": reader(source), "target": reader(target)}
+    n = _rows({"source": sides["source"], "target": sides["target"]})
+    if split == "validation":
+        if source_test is not None or target_test is not None:
+            raise UsageError('source_test and target_test belong to split="test".')
+        rows = k_fold(split, torch.arange(n), folds, groups)
+    elif split == "test":
+        if source_test is None or target_test is None:
+            raise UsageError('split="test" needs source_test and target_test.')
+        tests = {"source": reader(source_test), "target": reader(target_test)}
+        m = _rows({"source_test": tests["source"], "target_test": tests["target"]})
+        for name in sides:
+            if sides[name].columns != tests[name].columns:
+                raise DataError(
+                    f"{name} has {sides[name].columns} features, {name}_test {tests[name].columns}; they must agree."
+                )
+        sides = {name: stacked(sides[name], tests[name]) for name in sides}
+        rows = held_out(split, torch.arange(n), torch.arange(n, n + m), groups)
+    else:
+        raise UsageError(f'split must be "validation" or "test", not {split!r}.')
+    return Joint(sides, rows, ("target",), _classes(labels, len(rows.cell)))
+
+
+def _rows(sides: dict[str, Concatenation]) -> int:
+    lengths = {name: len(side) for name, side in sides.items()}
+    if len(set(lengths.values())) > 1:
+        told = " and ".join(f"{name} has {n} rows" for name, n in lengths.items())
+        raise DataError(f"{told}; both must be features of the same samples, in the same order.")
+    return next(iter(lengths.values()))
+
+
+def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
+    if labels is None:
+        return None
+    found = np.asarray(labels)
+    if found.shape != (n,):
+        raise DataError(f"labels have shape {found.shape}; there must be one for each of the {n} rows.")
+    return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64))
+
+
+def _given(penalties: Sequence[float] | None) -> tuple[float, ...]:
+    return HALF_DECADES if penalties is None else tuple(float(p) for p in penalties)
+
+
+def _warn(result: SpanError) -> None:
+    if result.df > CROWDED * result.rows_fit:
+        warnings.warn(
+            f"{result.df:.0f} effective degrees of freedom for {result.rows_fit} rows: the error would be lower with "
+            "more rows. Pass extrapolate=True to see how much, or use more rows.",
+            NumericsWarning,
+            stacklevel=3,
+        )
+    if result.on_edge:
+        warnings.warn(
+            f"the best penalty of {result.on_edge} target features is on the grid's edge; pass penalties= with a "
+            "wider grid.",
+            NumericsWarning,
+            stacklevel=3,
+        )
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _numbers(mask: Bool[Tensor, " features"]) -> tuple[int, ...]:
+    return tuple(mask.nonzero()[:, 0].tolist())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
