@@ -36,9 +36,8 @@ check: $(READY)  ## lint, format, types, layers
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-docs: $(READY)  ## build the pages into docs/_build/html and run their examples
+docs: $(READY)  ## build the pages into docs/_build/html
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
-	$(BIN)/sphinx-build -q -W --keep-going -b doctest docs docs/_build/doctest
 
 # Resolved from nothing: what .venv holds, and what this file pinned before, have no say. Builds of torch
 # differ by machine (+cpu, +cu130), so the local part goes, and with it what only a CUDA build asks for.

@@ -1,5 +1,6 @@
-"""What the pages show a reader to type works as shown."""
+"""What the pages and docstrings show a reader to type works as shown."""
 
+import doctest
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+import widthwise
 from widthwise.config import load_study
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +37,12 @@ def test_the_network_that_the_docs_add_is_one():
     network = names["build"]((1, 8, 8), 10, Fraction(1, 4), members=3)
     assert network(torch.zeros(3, 5, 1, 8, 8)).shape == (3, 5, 10)
     assert network.n_features == names["widths"](Fraction(1, 4))[-1]
+
+
+@pytest.mark.parametrize("name", widthwise.__all__)
+def test_the_examples_of_a_docstring_print_what_it_says(name):
+    for example in doctest.DocTestFinder().find(getattr(widthwise, name), name):
+        assert not doctest.DocTestRunner().run(example).failed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
