@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 
 def initialise(network: nn.Module, generators: Sequence[Generator]) -> None:
-    """Draw member k's parameters from `generators[k]` alone, layer by layer in the order of named_parameters.
+    """Draw member k's parameters from `generators[k]` alone, in the order of named_parameters.
 
-    He normal weights (standard deviation sqrt(2 / fan_in), the head too), zero biases, batch norm 1 and 0 with
+    He normal weights (standard deviation sqrt(2 / fan_in), the head too), zero biases; batch norm 1 and 0,
     running statistics 0 and 1. Drawn in float32 on the CPU, so every dtype and device starts the same.
     """
     for layer in network.modules():

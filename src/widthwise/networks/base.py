@@ -78,9 +78,7 @@ def build(
     return _member(kind, options).build(shape, classes, scale, members, **options)
 
 
-def parameter_count(
-    kind: str, shape: tuple[int, ...], classes: int, scale: Fraction, **options: Any
-) -> int:
+def parameter_count(kind: str, shape: tuple[int, ...], classes: int, scale: Fraction, **options: Any) -> int:
     """Return the number of one network's parameters, running statistics not among them."""
     with torch.device("meta"):
         return sum(p.numel() for p in build(kind, shape, classes, scale, **options).parameters())
@@ -160,9 +158,7 @@ def _to_plain(module: nn.Module, state: MutableMapping[str, Tensor], prefix: str
         state[prefix + name.removeprefix(inner)] = state.pop(name)[0]
 
 
-def _from_plain(
-    module: nn.Module, state: MutableMapping[str, Tensor], prefix: str, *_reports: Any
-) -> None:
+def _from_plain(module: nn.Module, state: MutableMapping[str, Tensor], prefix: str, *_reports: Any) -> None:
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}network.{name.removeprefix(prefix)}"] = state.pop(name).unsqueeze(0)
 

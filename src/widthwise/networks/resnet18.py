@@ -1,7 +1,7 @@
 """ResNet-18 in its CIFAR form: a 3x3 stem of 64 channels without max-pool, four stages of two basic blocks.
 
-Convolutions have no bias, a shortcut that changes shape is a 1x1 convolution with batch norm, the features are
-the global average pool of the last stage. He, Zhang, Ren, Sun (2015), arXiv 1512.03385.
+Convolutions have no bias, a shortcut that changes shape is a 1x1 convolution with batch norm, the features
+are the global average pool of the last stage. He, Zhang, Ren, Sun (2015), arXiv 1512.03385.
 """
 
 from fractions import Fraction

@@ -1,0 +1,131 @@
+"""What a data set is: samples and labels, trained on and held out; and how its images become inputs.
+
+A member of this family is a file with
+
+    VERSION = 1                                     rises when the data set's numbers change
+    SHAPE, CLASSES = (3, 32, 32), 10                one sample's shape, how many labels
+    MEAN, STD = (...), (...)                        per channel, of values in [0, 1]
+    AUGMENT = True                                  whether training crops and flips unless told otherwise
+    def read(root, *, <options with defaults>) -> Dataset
+
+`root` is the folder of data sets, or None.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from widthwise import family
+from widthwise.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How a data set is used: the mean and deviation of each channel of values in [0, 1]; crop and flip?"""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: bool
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples (n, ...), uint8 (n, channels, height, width) for images, and labels (n,) int64 from 0."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    facts: Facts
+
+
+def read(kind: str, root: Path | None = None, **options: Any) -> Dataset:
+    """Return the data set of one kind, checked.
+
+    Raises:
+        UsageError: if there is no such data set or option, or its packages are not installed.
+        DataError: if the data are missing, damaged or not what they say they are.
+    """
+    module = family.member("data", kind)
+    problems = family.check_options(kind, module.read, options)
+    if problems:
+        raise UsageError("\n".join(problems))
+    dataset = module.read(root, **options)
+    validate(dataset, kind)
+    return dataset
+
+
+def validate(dataset: Dataset, name: str) -> None:
+    """Check that samples and labels are of the types they must be and belong together.
+
+    Raises:
+        DataError: naming the data set, the part and, for a label, its row.
+    """
+    if dataset.train.shape[1:] != dataset.test.shape[1:]:
+        raise DataError(
+            f"{name}: training samples are {tuple(dataset.train.shape[1:])}, test samples "
+            f"{tuple(dataset.test.shape[1:])}; they must have one shape."
+        )
+    _validate_part(f"{name}, train", dataset.train, dataset.train_labels, len(dataset.classes))
+    _validate_part(f"{name}, test", dataset.test, dataset.test_labels, len(dataset.classes))
+
+
+def checksum(dataset: Dataset) -> str:
+    """Return the SHA-256 of the four tensors: their dtypes, shapes and bytes, in the order of the fields."""
+    digest = hashlib.sha256()
+    for tensor in (dataset.train, dataset.train_labels, dataset.test, dataset.test_labels):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def crop_and_flip(
+    images: UInt8[Tensor, "batch channels h w"], generator: Generator, padding: int = 4
+) -> UInt8[Tensor, "batch channels h w"]:
+    """Return every image moved by up to `padding` pixels each way, black coming in, and half mirrored.
+
+    Drawn from `generator` alone, for the whole batch at a time: row offsets, column offsets, flips.
+    """
+    batch, channels, h, w = images.shape
+    offsets = [torch.randint(2 * padding + 1, (batch, 1), generator=generator) for _ in range(2)]
+    flip = torch.randint(2, (batch, 1), generator=generator).bool()
+    rows = offsets[0] + torch.arange(h)  # (batch, h)
+    columns = offsets[1] + torch.arange(w)  # (batch, w)
+    columns = torch.where(flip, columns.flip(1), columns)
+    pixels = rows[:, :, None] * (w + 2 * padding) + columns[:, None, :]  # (batch, h, w), in the padded image
+    pixels = pixels.view(batch, 1, -1).expand(-1, channels, -1).to(images.device)
+    return F.pad(images, (padding,) * 4).flatten(2).gather(2, pixels).view(images.shape)
+
+
+def normalise(
+    images: UInt8[Tensor, "*batch channels h w"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "*batch channels h w"]:
+    """Return float32 inputs (images / 255 - mean) / std, channel by channel."""
+    centre, spread = (255 * torch.tensor(x, device=images.device)[:, None, None] for x in (mean, std))
+    return images.float().sub_(centre).div_(spread)
+
+
+def _validate_part(name: str, samples: Tensor, labels: Tensor, classes: int) -> None:
+    if samples.dtype not in (torch.uint8, torch.float32):
+        raise DataError(f"{name}: samples are {samples.dtype}; they must be torch.uint8 or torch.float32.")
+    if labels.dtype != torch.int64 or labels.ndim != 1:
+        raise DataError(
+            f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}; they must be int64 (n,)."
+        )
+    if len(samples) != len(labels) or not len(samples):
+        raise DataError(f"{name}: {len(samples)} samples and {len(labels)} labels; it needs one label each.")
+    outside = torch.nonzero((labels < 0) | (labels >= classes))
+    if len(outside):
+        row = int(outside[0])
+        raise DataError(
+            f"{name}, row {row}: label {int(labels[row])} is not in 0..{classes - 1}; {len(outside)} rows "
+            "have such labels. Correct or drop them."
+        )
