@@ -5,12 +5,15 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 import widthwise
 from widthwise.config import load_study
+from widthwise.data.base import validate
+from widthwise.pairs import Joint, Pair, concatenate, k_fold
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,12 +34,33 @@ def test_the_readme_study_file_is_one():
     assert len(load_study(yaml.safe_load(text)).studies) == 2
 
 
+def member(function: str) -> dict:
+    """Return the names of the member that docs/adding.md adds, the one that has `function`."""
+    names = {"__name__": "mine"}
+    exec(next(block for block in blocks("docs/adding.md", "python") if f"def {function}" in block), names)
+    return names
+
+
 def test_the_network_that_the_docs_add_is_one():
-    names = {"__name__": "my_net"}
-    exec(next(block for block in blocks("docs/adding.md", "python") if "def build" in block), names)
+    names = member("build")
     network = names["build"]((1, 8, 8), 10, Fraction(1, 4), members=3)
     assert network(torch.zeros(3, 5, 1, 8, 8)).shape == (3, 5, 10)
     assert network.n_features == names["widths"](Fraction(1, 4))[-1]
+
+
+def test_the_data_set_that_the_docs_add_is_one(tmp_path):
+    images, labels = np.zeros((20, 1, 28, 28), np.uint8), np.arange(20) % 10
+    (tmp_path / "my_data").mkdir()
+    parts = {"train": images, "train_labels": labels, "test": images, "test_labels": labels}
+    np.savez(tmp_path / "my_data" / "images.npz", **parts)
+    validate(member("read")["read"](tmp_path), "my_data")
+
+
+def test_the_measure_that_the_docs_add_is_one():
+    rows = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    sides = {"source": concatenate(rows), "target": concatenate(2 * rows + 1)}
+    pair = Pair(Joint(sides, k_fold("validation", torch.arange(50))), ("source",), ("target",))
+    assert member("measure")["measure"](pair).value == pytest.approx(1)
 
 
 @pytest.mark.parametrize("name", widthwise.__all__)
