@@ -248,11 +248,13 @@ def _spanned(
 
 
 def _regression(joint: Joint, source: tuple[str, ...], options: Options, size: str = "fit") -> Regression:
-    """Return the regression on a source, the last one made of the joint if it is the same."""
-    key = (source, options, size)
-    if joint.kept.get("regression", (None,))[0] != key:
-        joint.kept["regression"] = (key, Regression(joint, source, options, size))
-    return joint.kept["regression"][1]
+    """Return the regression on a source; those of the last source are kept, for its other targets."""
+    kept = joint.kept.get("regressions")
+    if kept is None or kept[0] != (source, options):
+        kept = joint.kept["regressions"] = ((source, options), {})
+    if size not in kept[1]:
+        kept[1][size] = Regression(joint, source, options, size)
+    return kept[1][size]
 
 
 def _extrapolated(

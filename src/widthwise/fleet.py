@@ -1,0 +1,255 @@
+"""How many networks train as one, in which form; their checkpoints, and what of them is kept.
+
+The form is a table: a pure function of the run, so that a network's bits do not depend on its companions, its
+place, its fleet's size or how the work was cut.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from widthwise import family, seeds
+from widthwise.config import Run, digest
+from widthwise.layers import initialise, stack, unstack
+from widthwise.networks import base as networks
+from widthwise.samples import Samples
+from widthwise.store import Entry, Store, save_tensors
+from widthwise.training import Events, State, begin, steps_of, train
+
+log = logging.getLogger("widthwise")
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a run is computed: in fleets of two or more, or alone; and the autocast dtype, if any."""
+
+    together: bool
+    size: int  # members of a fleet, at most
+    autocast: torch.dtype | None = None
+
+
+# The narrowest hidden width from which a network trains alone, and the fleet's size below it. Measured on two
+# cores with AVX2 (docs/fleets.md): ResNet-18 of 4 channels, 289 net-images/s alone, 575 in a fleet of 8.
+TOGETHER_BELOW = {"resnet18": (8, 8), "vgg16": (8, 8), "mlp": (256, 16)}
+OTHERWISE = (8, 8)
+HALF_ON_CUDA = ("resnet18", "vgg16")
+
+
+def form(run: Run, device: str = "cpu") -> Form:
+    """Return the form of a run: from its architecture and its narrowest layer, and the kind of device."""
+    narrowest = min(family.member("networks", run.network.kind).widths(run.scale, **run.network.options))
+    below, size = TOGETHER_BELOW.get(run.network.kind, OTHERWISE)
+    half = device.startswith("cuda") and run.network.kind in HALF_ON_CUDA
+    return Form(narrowest < below, size if narrowest < below else 1, torch.bfloat16 if half else None)
+
+
+def groups(runs: Sequence[Run], steps: Mapping[str, int] | None = None) -> list[list[Run]]:
+    """Return runs cut into fleets: equal but for their seeds, at equal steps, of the size in the table."""
+    alike: dict[tuple, list[Run]] = {}
+    for run in runs:
+        alike.setdefault((digest(replace(run, seed=0).canonical()), (steps or {}).get(run.key, 0)), []).append(run)
+    cut = []
+    for members in alike.values():
+        size = form(members[0]).size
+        pieces = -(-len(members) // size)
+        cut += [members[k * len(members) // pieces : (k + 1) * len(members) // pieces] for k in range(pieces)]
+    return cut
+
+
+def build(runs: Sequence[Run], samples: Samples, device: str = "cpu") -> networks.Network:
+    """Return a fleet at its start: every member's weights drawn from its own seed.
+
+    A lone member of a form that trains together gets a companion, a copy of itself, to be thrown away.
+    """
+    members = _with_companion(runs, device)
+    first = members[0]
+    network = networks.build(
+        first.network.kind, samples.shape, samples.classes, first.scale, len(members), **first.network.options
+    )
+    initialise(network, [seeds.stream(run.seed, "init") for run in members])
+    return network.to(device)
+
+
+def initial_weights(runs: Sequence[Run], samples: Samples) -> list[dict[str, Tensor]]:
+    """Return every run's weights before the first step, as plain state dicts."""
+    state = build(runs, samples).state_dict()
+    return [unstack(state, k) for k in range(len(runs))]
+
+
+def train_fleet(
+    runs: Sequence[Run],
+    samples: Samples,
+    store: Store,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] = lambda step, steps: None,
+    stopping: Callable[[], bool] = lambda: False,
+    save_every: float = 60.0,
+) -> None:
+    """Train runs that are equal but for their seeds, from their checkpoints if they have any, into the store.
+
+    Raises:
+        training.Interrupted: if `stopping()`; a checkpoint has been written.
+    """
+    with contextlib.ExitStack() as held:
+        for key in sorted(run.key for run in runs):
+            held.enter_context(store.lock(f"training-{key}"))
+        missing = [run for run in runs if store.get("runs", run.key) is None]
+        for piece in groups(missing, {key: found.step for key, found in checkpoints(store).items()}):
+            _train_piece(piece, samples, store, device, progress, stopping, save_every)
+
+
+def _train_piece(
+    runs: list[Run],
+    samples: Samples,
+    store: Store,
+    device: str,
+    progress: Callable[[int, int], None],
+    stopping: Callable[[], bool],
+    save_every: float,
+) -> None:
+    network = build(runs, samples, device)
+    members = _with_companion(runs, device)
+    folder = store.partial(f"training-{digest(sorted(run.key for run in runs), 16)}")
+    events = Events(
+        save=lambda state: _save(folder / CHECKPOINT, runs, state),
+        snapshot=lambda k, name, weights: _keep(store, runs, k, name, weights),
+        progress=progress,
+        stopping=stopping,
+        save_every=save_every,
+    )
+    state = _resumed(network, members, checkpoints(store)) or begin(network)
+    autocast = form(runs[0], device).autocast
+    state = train(network, [run.seed for run in members], samples, runs[0].training, state, events, autocast=autocast)
+    for k, (run, initial) in enumerate(zip(runs, initial_weights(runs, samples), strict=True)):
+        _finish(store, run, initial, unstack(state.weights, k), state.histories[k], samples)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _with_companion(runs: Sequence[Run], device: str) -> list[Run]:
+    return list(runs) * 2 if form(runs[0], device).together and len(runs) == 1 else list(runs)
+
+
+# Checkpoints --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where one run's unfinished training lies: a file, its place in it, and how many steps are done."""
+
+    path: Path
+    place: int
+    step: int
+
+
+def checkpoints(store: Store) -> dict[str, Checkpoint]:
+    """Return the furthest checkpoint of every run that has one; a damaged file is said and removed."""
+    found: dict[str, Checkpoint] = {}
+    for path in sorted((store.root / "partial").glob(f"training-*/{CHECKPOINT}")):
+        try:
+            facts = _facts(path)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            log.warning("the checkpoint %s is damaged (%s); its training starts again.", path, error)
+            path.unlink(missing_ok=True)
+            continue
+        for place, key in enumerate(facts["keys"]):
+            if key not in found or found[key].step < facts["step"]:
+                found[key] = Checkpoint(path, place, facts["step"])
+    return found
+
+
+def _facts(path: Path) -> dict:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["state"])
+
+
+def _save(path: Path, runs: Sequence[Run], state: State) -> None:
+    """Write a fleet's state whole, without a companion that is thrown away."""
+    m = len(runs)
+    tensors = {f"weights/{name}": t[:m] for name, t in state.weights.items()}
+    tensors |= {f"momentum/{name}": t[:m] for name, t in state.momentum.items()}
+    tensors |= {"loss": state.loss[:m], "hits": state.hits[:m]}
+    facts = {
+        "keys": [run.key for run in runs],
+        "step": state.step,
+        "seconds": state.seconds,
+        "histories": state.histories[:m],
+    }
+    save_tensors(path, {name: t.cpu() for name, t in tensors.items()}, {"state": json.dumps(facts)})
+
+
+def _resumed(network: networks.Network, members: Sequence[Run], found: Mapping[str, Checkpoint]) -> State | None:
+    """Return the state in which every member's checkpoint left it, or None for a fleet at its start."""
+    if not all(run.key in found for run in members):
+        return None
+    device = next(network.parameters()).device
+    slices, histories, seconds = [], [], 0.0
+    for run in members:
+        at = found[run.key]
+        facts = _facts(at.path)
+        with safe_open(at.path, "pt") as file:
+            slices.append({name: file.get_tensor(name)[at.place] for name in file.keys()})  # noqa: SIM118
+        histories.append(facts["histories"][at.place])
+        seconds = max(seconds, facts["seconds"])
+    whole = {name: t.to(device) for name, t in stack(slices).items()}
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in whole.items() if name.startswith(prefix)}
+
+    step = found[members[0].key].step
+    return State(
+        part("weights/"), part("momentum/"), whole["loss"].cpu(), whole["hits"].cpu(), step, seconds, histories
+    )
+
+
+# What is kept -------------------------------------------------------------------------------------------
+
+
+def _keep(store: Store, runs: Sequence[Run], k: int, name: str, weights: Mapping[str, Tensor]) -> None:
+    if k < len(runs):
+        path = store.partial(f"snapshots-{runs[k].key}") / f"{name}.safetensors"
+        save_tensors(path, {n: t.cpu() for n, t in weights.items()})
+
+
+def _finish(
+    store: Store,
+    run: Run,
+    initial: Mapping[str, Tensor],
+    final: Mapping[str, Tensor],
+    history: list[dict],
+    samples: Samples,
+) -> Entry:
+    """Put a trained network into the store: initial, final and snapshot weights, history, facts."""
+    snapshots = store.partial(f"snapshots-{run.key}")
+
+    def write(folder: Path) -> None:
+        save_tensors(folder / "initial.safetensors", initial)
+        save_tensors(folder / "final.safetensors", {name: t.cpu() for name, t in final.items()})
+        for path in sorted(snapshots.glob("at_*.safetensors")):
+            shutil.copyfile(path, folder / path.name)
+        (folder / "history.json").write_text(json.dumps(history, indent=1))
+
+    entry = store.make("runs", run.key, write, {**run.describe(), **_sizes(run, samples)})
+    shutil.rmtree(snapshots, ignore_errors=True)
+    return entry
+
+
+def _sizes(run: Run, samples: Samples) -> dict:
+    architecture = (run.network.kind, samples.shape, samples.classes, run.scale)
+    return {
+        "parameters": networks.parameter_count(*architecture, **run.network.options),
+        "features": networks.feature_count(*architecture, **run.network.options),
+        "shape": list(samples.shape),
+        "classes": samples.classes,
+        "steps": steps_of(run.training, len(samples.training_rows))[1],
+    }
+
