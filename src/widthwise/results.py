@@ -40,6 +40,79 @@ class Row:
     p: int | None = None
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One claim of the paper or of ours, the word it gets here, and the numbers that decide it.
+
+    `verdict` is "confirmed", "opposite", "not confirmed here" or "below resolution"; `decided_by` are
+    sentences with their intervals, the primary one first.
+    """
+
+    study: str
+    claim: str
+    verdict: str
+    sentence: str
+    decided_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureErrors:
+    """The error of every target feature of one comparison: what a mean hides."""
+
+    study: str
+    measure: str
+    split: str
+    trained: bool
+    width: str
+    matching: str | None
+    source: str
+    target: str
+    errors: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """One row of the training table. `history` has one entry an epoch.
+
+    Its keys: epoch, rate, train_loss, train_accuracy, test_accuracy, seconds.
+    """
+
+    key: str
+    kind: str
+    width: str
+    seed: int
+    parameters: int
+    features: int
+    train_loss: float
+    train_accuracy: float
+    test_accuracy: float
+    seconds: float
+    history: tuple[dict, ...] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a study file gave: what `run` returns and what a report is drawn from."""
+
+    title: str
+    study: dict
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...] = ()
+    feature_errors: tuple[FeatureErrors, ...] = ()
+    networks: tuple[TrainedNetwork, ...] = ()
+    provenance: dict = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the score table as one JSON document: a list of rows."""
+        return to_json(self.rows)
+
+    def to_frame(self):
+        """Return the score table as a pandas DataFrame (needs pandas, which Widthwise does not)."""
+        import pandas
+
+        return pandas.DataFrame([dataclasses.asdict(row) for row in self.rows], columns=list(COLUMNS))
+
+
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 
