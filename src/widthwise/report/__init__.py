@@ -1,1 +1,1 @@
-"""Results as tables, figures and one page."""
+"""Results as tables, figures and one page that opens offline."""

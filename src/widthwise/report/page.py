@@ -1,0 +1,157 @@
+"""The report: one page that opens offline, and beside it the same tables and figures as files.
+
+    index.html                everything, in one file that asks the network for nothing
+    scores.csv, scores.json   the tables: scores, networks, findings, history, feature_errors, summary_STUDY
+    figures/NAME.svg          the figures, and their specifications as NAME.vl.json
+"""
+
+import importlib.metadata
+import importlib.resources
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from widthwise.report import drawing, folder, theme
+from widthwise.report.figures import Figure, figures
+from widthwise.report.spec import stacked
+from widthwise.report.table import Cell, Table, finite, text, to_csv, to_json
+from widthwise.report.tables import feature_errors, findings, history, networks, score_table, summaries
+from widthwise.results import Results
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its SVG, as wide as the page and for a narrow screen."""
+
+    figure: Figure
+    wide: str
+    narrow: str
+
+
+def write(results: Results, into: Path) -> Path:
+    """Write the report of `results` into a folder, whole or not at all, and return the path of its page.
+
+    Raises:
+        UsageError: if the folder holds something that is not a report.
+        StorageError: if it cannot be written.
+    """
+    return folder.replace(Path(into), files(results)) / "index.html"
+
+
+def files(results: Results) -> dict[str, str]:
+    """Return every file of the report by its path inside the folder: the same text for the same results."""
+    drawn = [Drawn(figure, drawing.draw(figure.spec), drawing.draw(stacked(figure.spec))) for figure in figures(results)]
+    found = {"index.html": render(results, drawn)}
+    beside = [score_table(results), networks(results), findings(results), history(results), feature_errors(results)]
+    for table in [*beside, *summaries(results)]:
+        found[f"{table.name}.csv"] = to_csv(table)
+        found[f"{table.name}.json"] = to_json(table)
+    for each in drawn:
+        found[f"figures/{each.figure.name}.svg"] = each.wide
+        found[f"figures/{each.figure.name}.vl.json"] = json.dumps(each.figure.spec, indent=1)
+    return found
+
+
+def render(results: Results, drawn: list[Drawn]) -> str:
+    """Return the page."""
+    source = importlib.resources.files("widthwise.report").joinpath("page.html").read_text("utf-8")
+    page = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    ).from_string(source)
+    return page.render(
+        title=results.title,
+        version=_version(),
+        findings=results.findings,
+        summaries=summaries(results),
+        figures=[_inlined(each) for each in drawn],
+        by_hand=drawing.converter() is None,
+        networks=networks(results),
+        scores=score_table(results),
+        feature_errors=bool(results.feature_errors),
+        history=bool(history(results).rows),
+        provenance=list(_lines(results.provenance)),
+        study=yaml.safe_dump(_plain(results.study), sort_keys=False, allow_unicode=True, default_flow_style=None, width=88),
+        recolour=Markup(theme.recolour()),
+        cells=_cells,
+        columns=_columns,
+        typeset=_typeset,
+    )
+
+
+def _inlined(each: Drawn) -> dict:
+    """Return a figure for the template, its SVGs made to stand beside others."""
+    figure = each.figure
+    wide, narrow = (
+        Markup(drawing.inline(svg, f"{figure.name}-{kind}", figure.title))
+        for kind, svg in (("wide", each.wide), ("narrow", each.narrow))
+    )
+    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "wide": wide, "narrow": narrow}
+
+
+def _cells(table: Table) -> Iterator[list[Markup]]:
+    """Return the cells of each row as HTML: what is shown and, where that differs, the value itself."""
+    for row, shown in zip(table.rows, table.texts, strict=True):
+        yield [_cell(value, words) for value, words in zip(row, shown, strict=True)]
+
+
+def _cell(value: Cell, shown: str) -> Markup:
+    value = finite(value)
+    exact = "" if value is None else str(value)
+    shown = _typeset(shown) if isinstance(value, int | float) else shown
+    if shown == exact:
+        return Markup("<td>{}").format(shown)
+    return Markup('<td data-v="{}">{}').format(exact, shown)
+
+
+def _columns(table: Table) -> Markup:
+    """Return the CSS of a table's columns: numbers to the right, columns that nothing fills left out."""
+    rules = []
+    for k, right in enumerate(table.numeric):
+        name = f"#{table.name} :is(th, td):nth-child({k + 1})"
+        if right:
+            rules.append(f"{name} {{ text-align: right; }}")
+        if all(row[k] is None for row in table.rows):
+            rules.append(f"{name} {{ display: none; }}")
+    return Markup("\n".join(rules))
+
+
+def _typeset(words: str) -> str:
+    """Return words with a true minus before numbers and a times sign between a count and a width."""
+    words = re.sub(r"(?<![\w.)\]])-(?=[\d.])", "−", words)
+    return re.sub(r"(\d) x (\d)", r"\1 × \2", words)
+
+
+def _lines(provenance: Mapping) -> Iterator[tuple[str, str]]:
+    """Return where the numbers come from, a name and one text each."""
+    for name, value in provenance.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {_word(part)}" for key, part in value.items() if part is not None)
+        elif isinstance(value, list | tuple):
+            value = ", ".join(_word(part) for part in value)
+        yield str(name).replace("_", " "), _word(value)
+
+
+def _word(value) -> str:
+    return text(value) if isinstance(value, float) else str(value)
+
+
+def _plain(value):
+    """Return a study as YAML's own kinds; what is none of them, such as a width, as its text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("widthwise")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
