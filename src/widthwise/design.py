@@ -1,0 +1,136 @@
+"""Which networks a study trains, and which stand against which: the paper's design in seeds and widths."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, Literal
+
+from widthwise import config
+from widthwise.measures.base import Score
+from widthwise.networks import base as networks
+
+Matching = Literal["parameters", "features"]
+MATCHINGS: tuple[Matching, ...] = ("parameters", "features")
+MOST_GROUPS = 16  # of narrow networks, left out in turn
+
+
+@dataclass(frozen=True, order=True)
+class Net:
+    """One network of a study: its width and its seed."""
+
+    width: Fraction
+    seed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure of one pair: the source's networks side by side, and the target's.
+
+    Attributes:
+        of: what of the target is spanned: its "features" or its "logits".
+        together: comparisons of one name are computed in one pass over the rows.
+    """
+
+    measure: str
+    source: tuple[Net, ...]
+    target: tuple[Net, ...] = ()
+    split: str = "validation"
+    trained: bool = True
+    of: Literal["features", "logits"] = "features"
+    options: tuple[tuple[str, Any], ...] = ()
+    together: str = field(default="", compare=False)
+
+    @property
+    def networks(self) -> tuple[Net, ...]:
+        """All networks that take part."""
+        return self.source + self.target
+
+
+Scores = Mapping[Comparison, Score]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The fleets of a study file: how many networks of which width, in which concatenations.
+
+    Args:
+        shape, classes: one sample's shape and the number of classes of its data.
+    """
+
+    study: config.Study
+    shape: tuple[int, ...]
+    classes: int
+    _counts: dict = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def widths(self) -> tuple[Fraction, ...]:
+        """The narrow widths, widest first."""
+        return self.study.narrow_widths
+
+    @cached_property
+    def wide(self) -> tuple[Net, ...]:
+        """The wide networks: seeds 0 .. S-1."""
+        return tuple(Net(Fraction(1), seed) for seed in range(self.study.wide))
+
+    def features(self, width: Fraction) -> int:
+        """Return the number of features of one network."""
+        return self._count("features", width)
+
+    def matching(self, width: Fraction, by: Matching) -> int:
+        """Return m, how many networks of a width stand against one wide network."""
+        key = ("matching", width, by)
+        if key not in self._counts:
+            network = self.study.network
+            self._counts[key] = networks.count_matching(
+                network.kind, width, by=by, base=network.base, shape=self.shape, classes=self.classes, **network.options
+            )
+        return self._counts[key]
+
+    def repeats(self, width: Fraction) -> int:
+        """Return R, the number of disjoint concatenations: as told, or min(4, max(1, 128 // m))."""
+        m = self.matching(width, "parameters")
+        return self.study.concatenations.get(width, min(4, max(1, 128 // m)))
+
+    def narrow(self, width: Fraction) -> tuple[Net, ...]:
+        """Return all networks of a width: seeds 0 .. N-1."""
+        return tuple(Net(width, seed) for seed in range(self.repeats(width) * self._stride(width)))
+
+    def concatenations(self, width: Fraction, by: Matching) -> list[tuple[Net, ...]]:
+        """Return R disjoint concatenations; the one matched by features is the first of the other's networks."""
+        nets, stride, m = self.narrow(width), self._stride(width), self.matching(width, by)
+        return [nets[c * stride : c * stride + m] for c in range(self.repeats(width))]
+
+    def run(self, net: Net, checksum: str) -> config.Run:
+        """Return how a network is trained."""
+        study = self.study
+        return config.Run(study.data, checksum, study.network, study.training, net.width, net.seed)
+
+    def _stride(self, width: Fraction) -> int:
+        return max(self.matching(width, by) for by in MATCHINGS)
+
+    def _count(self, what: str, width: Fraction) -> int:
+        key = (what, width)
+        if key not in self._counts:
+            network = self.study.network
+            scale = network.base * width
+            self._counts[key] = networks.feature_count(
+                network.kind, self.shape, self.classes, scale, **network.options
+            )
+        return self._counts[key]
+
+
+def left_out(nets: Sequence[Net]) -> Iterator[tuple[Net, ...]]:
+    """Yield the networks without each of at most 16 groups of them, in turn; nothing for a single one."""
+    g = min(len(nets), MOST_GROUPS)
+    if g < 2:
+        return
+    for j in range(g):
+        first, last = j * len(nets) // g, (j + 1) * len(nets) // g
+        yield tuple(nets[:first]) + tuple(nets[last:])
+
+
+def described(nets: Sequence[Net]) -> str:
+    """Return networks in words: "16 x 1/4", or "1" for one wide network."""
+    width = str(nets[0].width)
+    return width if len(nets) == 1 else f"{len(nets)} x {width}"

@@ -1,0 +1,274 @@
+"""Who does what a study still lacks: the jobs, in what order, and the one door, `run`.
+
+A member of this family is a file with
+
+    perform(jobs, worker, *, count, listener) -> None
+        do independent jobs, each `job.perform(worker, progress)`, with `count` workers, telling `listener`
+
+Every job is "make it if it is not there", so doing one twice is harmless, and whoever is interrupted loses at
+most the work since the last checkpoint.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+
+from widthwise import config, family, features, fleet, samples, scoring
+from widthwise.cost import work_units
+from widthwise.design import Comparison, Design, Net
+from widthwise.measures.base import Score
+from widthwise.results import Results, TrainedNetwork
+from widthwise.store import Store, environment
+from widthwise.studies import base as studies
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one stage is, in its own units of work."""
+
+    stage: str  # "data", "train", "features" or "scores"
+    done: float
+    total: float
+    message: str = ""
+
+
+Listener = Callable[[Progress], None]
+Tell = Callable[[float], None]  # the share of a job that is done
+
+
+@dataclass
+class Worker:
+    """What a job needs of the process that does it."""
+
+    root: str
+    data: config.Data
+    device: str = "cpu"
+    stopping: Callable[[], bool] = field(default=lambda: False, repr=False)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store."""
+        return Store(self.root)
+
+    @cached_property
+    def samples(self) -> samples.Samples:
+        """The rows, read once a process."""
+        return samples.load(self.data, self.store)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one fleet."""
+
+    runs: tuple[config.Run, ...]
+    stage = "train"
+
+    @property
+    def units(self) -> float:
+        """Its share of the stage's work."""
+        return sum(work_units(run) for run in self.runs)
+
+    def perform(self, worker: Worker, tell: Tell) -> None:
+        """Train what is not in the store."""
+        fleet.train_fleet(
+            self.runs,
+            worker.samples,
+            worker.store,
+            device=worker.device,
+            progress=lambda step, steps: tell(step / max(steps, 1)),
+            stopping=worker.stopping,
+        )
+
+    def __str__(self) -> str:
+        return f"{len(self.runs)} x {self.runs[0].network.kind} at {self.runs[0].width}"
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Read the features of one fleet."""
+
+    runs: tuple[config.Run, ...]
+    snapshot: str
+    stage = "features"
+
+    @property
+    def units(self) -> float:
+        """Its share of the stage's work."""
+        return sum(work_units(run) for run in self.runs)
+
+    def perform(self, worker: Worker, tell: Tell) -> None:
+        """Read what is not in the store."""
+        features.extract(
+            self.runs,
+            self.snapshot,
+            worker.samples,
+            worker.store,
+            device=worker.device,
+            progress=lambda done, of: tell(done / of),
+            stopping=worker.stopping,
+        )
+
+    def __str__(self) -> str:
+        return f"{len(self.runs)} x {self.runs[0].network.kind} at {self.runs[0].width}, {self.snapshot}"
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compute comparisons that share one pass over the rows."""
+
+    comparisons: tuple[Comparison, ...]
+    runs: tuple[tuple[Net, config.Run], ...]
+    stage = "scores"
+
+    @property
+    def units(self) -> float:
+        """Its share of the stage's work."""
+        return float(sum(len(c.source) for c in self.comparisons))
+
+    def perform(self, worker: Worker, tell: Tell) -> None:
+        """Compute what is not in the store."""
+        scoring.compute(
+            self.comparisons, dict(self.runs), worker.samples, worker.store, tell, stopping=worker.stopping
+        )
+
+    def __str__(self) -> str:
+        return self.comparisons[0].together or self.comparisons[0].measure
+
+
+Job = Train | Extract | Compare
+
+
+def run(
+    study: config.Study,
+    store: Store,
+    *,
+    device: str = "cpu",
+    jobs: int | None = None,
+    on: str = "local",
+    listener: Listener | None = None,
+) -> Results:
+    """Do all that a study still lacks in a store, and return its results.
+
+    Args:
+        study: see `load_study`.
+        store: where networks, features and scores live; what is there is used, nothing is made twice.
+        device: "cpu" or "cuda".
+        jobs: processes on this machine; one a core if left out, one on a GPU.
+        on: who does the work, a name in `executors/`.
+        listener: told of the progress.
+
+    Raises:
+        UsageError: if the study cannot be run.
+        DataError: if its data are missing or damaged.
+        StorageError: if the disk is full or cannot be written.
+        KeyboardInterrupt: after all workers have saved what they had.
+    """
+    session = _Session(study, store, device, jobs, on, listener or (lambda progress: None))
+    return session.results()
+
+
+class _Session:
+    """One call of `run`."""
+
+    def __init__(
+        self, study: config.Study, store: Store, device: str, jobs: int | None, on: str, listener: Listener
+    ):
+        self.study, self.store, self.listener = study, store, listener
+        self.executor = family.member("executors", on)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.count = jobs or (1 if device.startswith("cuda") else cores)
+        self.worker = Worker(str(store.root), study.data, device)
+        member = family.member("data", study.data.kind)
+        self.design = Design(study, tuple(member.SHAPE), member.CLASSES)
+
+    def results(self) -> Results:
+        self.listener(Progress("data", 0, 1, self.study.data.kind))
+        checksum = samples.decode(self.study.data, self.store).facts["checksum"]
+        self.listener(Progress("data", 1, 1, self.study.data.kind))
+        self.checksum = checksum
+        scores: dict[Comparison, Score] = {}
+        while missing := studies.missing(self.design, scores):
+            self.train(missing)
+            self.extract(missing)
+            scores |= self.compare(missing)
+        return self.collect(scores)
+
+    def runs(self, comparisons: Iterable[Comparison]) -> dict[Net, config.Run]:
+        nets = sorted({net for c in comparisons for net in c.networks}, key=lambda net: (-net.width, net.seed))
+        return {net: self.design.run(net, self.checksum) for net in nets}
+
+    def train(self, comparisons: Sequence[Comparison]) -> None:
+        wanted = self.runs(c for c in comparisons if c.trained).values()
+        lacking = [run for run in wanted if self.store.get("runs", run.key) is None]
+        steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
+        self.perform([Train(tuple(runs)) for runs in fleet.groups(lacking, steps)])
+
+    def extract(self, comparisons: Sequence[Comparison]) -> None:
+        found: list[Extract] = []
+        for trained in (False, True):
+            snapshot = "final" if trained else "initial"
+            wanted = self.runs(c for c in comparisons if c.trained is trained).values()
+            lacking = [run for run in wanted if features.find(self.store, run, snapshot) is None]
+            found += [Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking)]
+        self.perform(found)
+
+    def compare(self, comparisons: Sequence[Comparison]) -> dict[Comparison, Score]:
+        runs = self.runs(comparisons)
+        keys = scoring.keys(comparisons, runs, self.worker.samples, self.store)
+        lacking = [c for c in comparisons if self.store.get("scores", keys[c]) is None]
+        shared: dict[tuple, list[Comparison]] = {}
+        for c in lacking:
+            shared.setdefault((c.together or c.measure, c.split, c.trained), []).append(c)
+        self.perform(
+            [
+                Compare(tuple(group), tuple((net, runs[net]) for net in {n: 0 for c in group for n in c.networks}))
+                for group in shared.values()
+            ]
+        )
+        return {c: scoring.read(self.store, keys[c]) for c in comparisons}
+
+    def perform(self, jobs: Sequence[Job]) -> None:
+        if jobs:
+            longest_first = sorted(jobs, key=lambda job: -job.units)
+            self.executor.perform(longest_first, self.worker, count=self.count, listener=self.listener)
+
+    def collect(self, scores: dict[Comparison, Score]) -> Results:
+        runs = self.runs(c for c in scores if c.trained)
+        return Results(
+            title=self.study.title,
+            study=self.study.plain(),
+            rows=tuple(studies.rows(self.design, scores)),
+            findings=tuple(studies.findings(self.design, scores)),
+            feature_errors=tuple(studies.errors(self.design, scores)),
+            networks=tuple(self.trained(run) for run in runs.values()),
+            provenance={**environment(), "data": self.study.data.kind, "data_checksum": self.checksum},
+        )
+
+    def trained(self, run: config.Run) -> TrainedNetwork:
+        entry = self.store.get("runs", run.key)
+        assert entry is not None
+        history = entry.json("history")
+        last = history[-1] if history else {}
+        nan = float("nan")
+        return TrainedNetwork(
+            key=run.key,
+            kind=run.network.kind,
+            width=str(Fraction(run.width)),
+            seed=run.seed,
+            parameters=entry.facts["parameters"],
+            features=entry.facts["features"],
+            train_loss=last.get("train_loss", nan),
+            train_accuracy=last.get("train_accuracy", nan),
+            test_accuracy=last.get("test_accuracy", nan),
+            seconds=last.get("seconds", 0.0),
+            history=tuple(history),
+        )
+
+
+def message(job: Job) -> str:
+    """Return a job in words, for a progress line."""
+    return str(job)
+
+

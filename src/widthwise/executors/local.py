@@ -1,0 +1,146 @@
+"""Processes on this machine, one thread each: as many as there are cores."""
+
+import multiprocessing
+import os
+import queue
+import signal
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+from widthwise.errors import WidthwiseError
+from widthwise.executors.base import Job, Listener, Progress, Worker
+from widthwise.training import Interrupted
+
+PATIENCE = 0.2  # seconds between looks at the workers
+
+
+def perform(jobs: Sequence[Job], worker: Worker, *, count: int, listener: Listener) -> None:
+    """Do jobs in `count` processes, or here if one is enough.
+
+    Raises:
+        KeyboardInterrupt: after every worker has saved what it had.
+    """
+    board = _Board(jobs, listener)
+    if count == 1 or len(jobs) == 1:
+        _here(jobs, worker, board)
+    else:
+        _Pool(worker, min(count, len(jobs))).run(jobs, board)
+
+
+class _Board:
+    """How far every job is, told to the listener as one stage."""
+
+    def __init__(self, jobs: Sequence[Job], listener: Listener):
+        self.jobs, self.listener = jobs, listener
+        self.shares = [0.0] * len(jobs)
+        self.total = sum(job.units for job in jobs)
+        self.tell()
+
+    def update(self, k: int, share: float) -> None:
+        self.shares[k] = share
+        self.tell(str(self.jobs[k]))
+
+    def tell(self, message: str = "") -> None:
+        done = sum(share * job.units for share, job in zip(self.shares, self.jobs, strict=True))
+        self.listener(Progress(self.jobs[0].stage, done, self.total, message))
+
+
+def _here(jobs: Sequence[Job], worker: Worker, board: _Board) -> None:
+    """Do jobs in this process, on one thread; the first Ctrl-C lets the job save what it has."""
+    stopped: list[int] = []
+    in_main = _is_main_thread()
+    before = signal.signal(signal.SIGINT, lambda *_: stopped.append(1)) if in_main else None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    worker.stopping = lambda: bool(stopped)
+    try:
+        for k, job in enumerate(jobs):
+            job.perform(worker, lambda share, k=k: board.update(k, share))
+            board.update(k, 1.0)
+            if stopped:
+                raise KeyboardInterrupt
+    except Interrupted:
+        raise KeyboardInterrupt from None
+    finally:
+        torch.set_num_threads(threads)
+        if in_main:
+            signal.signal(signal.SIGINT, before)
+
+
+class _Pool:
+    """Worker processes that are told to stop, not killed."""
+
+    def __init__(self, worker: Worker, count: int):
+        context = multiprocessing.get_context("spawn")
+        self.stop, self.shares = context.Event(), context.Queue()
+        given = (worker.root, worker.data, worker.device, self.stop, self.shares, os.getpid())
+        self.pool = ProcessPoolExecutor(count, context, _start, given)
+
+    def run(self, jobs: Sequence[Job], board: _Board) -> None:
+        futures = [self.pool.submit(_do, k, job) for k, job in enumerate(jobs)]
+        try:
+            self._watch(futures, board)
+        except KeyboardInterrupt:
+            self.stop.set()
+            raise
+        finally:
+            self.stop.set()
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+    def _watch(self, futures: list[Future], board: _Board) -> None:
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=PATIENCE, return_when=FIRST_EXCEPTION)
+            self._read(board)
+            for future in done:
+                try:
+                    board.update(future.result(), 1.0)
+                except Interrupted:
+                    raise KeyboardInterrupt from None
+                except BrokenProcessPool as error:
+                    raise WidthwiseError(
+                        "a worker process was killed, perhaps for want of memory; run the same command again to go "
+                        "on from the last checkpoints, with a smaller --jobs if memory is short."
+                    ) from error
+
+    def _read(self, board: _Board) -> None:
+        try:
+            while True:
+                board.update(*self.shares.get_nowait())
+        except queue.Empty:
+            pass
+
+
+_own: dict[str, Any] = {}  # what a worker process keeps between its jobs
+
+
+def _start(root: str, data: Any, device: str, stop: Any, shares: Any, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and tells us.
+    torch.set_num_threads(1)
+
+    def stopping() -> bool:
+        return stop.is_set() or os.getppid() != parent
+
+    _own.update(worker=Worker(root, data, device, stopping), shares=shares)
+
+
+def _do(k: int, job: Job) -> int:
+    told = [-1.0]
+
+    def tell(share: float) -> None:
+        if share - told[0] >= 0.01:
+            told[0] = share
+            _own["shares"].put((k, share))
+
+    job.perform(_own["worker"], tell)
+    return k
+
+
+def _is_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,167 @@
+"""Comparisons of networks in a store: their rows, their joint moments, their scores under keys."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from widthwise import family, features
+from widthwise.config import Run, digest
+from widthwise.design import Comparison, Net
+from widthwise.measures.base import Score
+from widthwise.pairs import Concatenation, Joint, Pair, Split, held_out, k_fold
+from widthwise.samples import Samples
+from widthwise.store import Store, save_tensors
+from widthwise.training import Interrupted
+
+SPLITS_VERSION = 1
+
+
+def keys(
+    comparisons: Iterable[Comparison], runs: Mapping[Net, Run], samples: Samples, store: Store
+) -> dict[Comparison, str]:
+    """Return every comparison's key: of its features' checksums, rows, measure, options and version."""
+    known: dict[tuple[Net, bool], list[str]] = {}
+
+    def checksums(net: Net, trained: bool) -> list[str]:
+        if (net, trained) not in known:
+            entries = features.find(store, runs[net], _snapshot(trained))
+            assert entries is not None, f"no features of {runs[net].key}"
+            known[net, trained] = [next(iter(e.files.values())) for e in entries.values()]
+        return known[net, trained]
+
+    rows = [samples.checksum, digest(samples.ids.tolist()), digest(samples.trained.tolist()), SPLITS_VERSION]
+    rows.append(digest(samples.labels.tolist()))
+    made = {}
+    for c in comparisons:
+        identity = {
+            "measure": c.measure,
+            "version": family.member("measures", c.measure).VERSION,
+            "options": dict(c.options),
+            "source": [checksums(net, c.trained) for net in c.source],
+            "target": [checksums(net, c.trained) for net in c.target],
+            "of": c.of,
+            "rows": [c.split, *rows],
+        }
+        made[c] = f"{c.measure}-{c.split}-{digest(identity, 24)}"
+    return made
+
+
+def read(store: Store, key: str) -> Score:
+    """Return a stored score."""
+    entry = store.get("scores", key)
+    assert entry is not None, f"no score {key}"
+    facts = entry.json("score")
+    arrays = entry.tensors("arrays") if "arrays.safetensors" in entry.files else {}
+    value = facts["value"]
+    return Score(float("nan") if value is None else value, facts["values"], arrays)
+
+
+def compute(
+    comparisons: Sequence[Comparison],
+    runs: Mapping[Net, Run],
+    samples: Samples,
+    store: Store,
+    tell: Callable[[float], None] = lambda share: None,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Compute comparisons of one split that share one pass over the rows, into the store."""
+    named = keys(comparisons, runs, samples, store)
+    lacking = [c for c in comparisons if store.get("scores", named[c]) is None]
+    if not lacking:
+        return
+    joint = _joint(lacking, runs, samples, store)
+    # One source's fits serve all its targets: keep them next to each other.
+    lacking.sort(key=lambda c: (c.source, _fit_options(c)))
+    for k, c in enumerate(lacking):
+        if stopping():
+            raise Interrupted
+        member = family.member("measures", c.measure)
+        pair = Pair(
+            joint,
+            tuple(_name(net) for net in c.source),
+            tuple(_name(net, c.of) for net in c.target),
+            tuple(_name(net, "logits") for net in c.source) if "logits" in member.NEEDS else (),
+        )
+        _write(store, named[c], c, member.measure(pair, **dict(c.options)))
+        tell((k + 1) / len(lacking))
+
+
+def split_rows(name: str, samples: Samples) -> tuple[Tensor, Split]:
+    """Return the rows of a split, as positions in [training rows, test rows], and the split of them.
+
+    Raises:
+        UsageError: if the split is none of those of DEFINITIONS 2.
+    """
+    ids = torch.cat([samples.ids, samples.test_ids])
+    n = len(samples.ids)
+    trained, reserve = samples.trained.nonzero()[:, 0], (~samples.trained).nonzero()[:, 0]
+    test = n + torch.arange(len(samples.test_ids))
+    if name == "validation":
+        return trained, k_fold(name, ids[trained])
+    if name == "unseen":
+        rows = torch.cat([reserve, test])
+        return rows, k_fold(name, ids[rows])
+    if name == "test":
+        rows = torch.cat([trained, test])
+        return rows, held_out(name, ids[trained], ids[test])
+    raise AssertionError(f"no split {name}")
+
+
+def _joint(comparisons: Sequence[Comparison], runs: Mapping[Net, Run], samples: Samples, store: Store) -> Joint:
+    split, trained = comparisons[0].split, comparisons[0].trained
+    rows, cells = split_rows(split, samples)
+    groups: dict[str, Concatenation] = {}
+    for net, of in _groups(comparisons):
+        entries = features.find(store, runs[net], _snapshot(trained))
+        assert entries is not None
+        parts = [entries[part].tensors("features")[of] for part in features.PARTS]
+        groups[_name(net, of)] = Concatenation([torch.cat(parts)[rows]])
+    targets = dict.fromkeys(_name(net, c.of) for c in comparisons for net in c.target)
+    labels = torch.cat([samples.labels, samples.test_labels])[rows]
+    return Joint(groups, cells, tuple(targets), labels)
+
+
+def _groups(comparisons: Sequence[Comparison]) -> list[tuple[Net, str]]:
+    wanted: dict[tuple[Net, str], None] = {}
+    for c in comparisons:
+        wanted.update({(net, "features"): None for net in c.source})
+        wanted.update({(net, c.of): None for net in c.target})
+        if "logits" in family.member("measures", c.measure).NEEDS:
+            wanted.update({(net, "logits"): None for net in c.source})
+    return list(wanted)
+
+
+def _fit_options(c: Comparison) -> tuple[Any, ...]:
+    return tuple(dict(c.options).get(name, False) for name in ("standardize", "within_class"))
+
+
+def _snapshot(trained: bool) -> str:
+    return "final" if trained else "initial"
+
+
+def _name(net: Net, of: str = "features") -> str:
+    return f"{net.width} seed {net.seed} {of}"
+
+
+def _write(store: Store, key: str, c: Comparison, score: Score) -> None:
+    def write(folder: Path) -> None:
+        value = score.value if score.value == score.value else None
+        (folder / "score.json").write_text(json.dumps({"value": value, "values": dict(score.values)}, indent=1))
+        if score.arrays:
+            save_tensors(folder / "arrays.safetensors", score.arrays)
+
+    facts = {
+        "measure": c.measure,
+        "source": [f"{net.width} seed {net.seed}" for net in c.source],
+        "target": [f"{net.width} seed {net.seed}" for net in c.target],
+        "of": c.of,
+        "split": c.split,
+        "trained": c.trained,
+        "options": dict(c.options),
+    }
+    store.make("scores", key, write, facts)

@@ -1,0 +1,130 @@
+"""Finding 3.1: can narrow networks, put together, span of a wide network what another wide one spans?
+
+FSG = mean FSE(C_m(M_a) -> M_1) - mean FSE(M_1' -> M_1); above 0, they cannot. The paper's Figures 1, 7, 11.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from widthwise.design import MATCHINGS, Comparison, Design, Matching, Scores, left_out
+from widthwise.gaps import Gap, Term, error_rows, feature_errors, finding, gap_rows, headline, mean_row
+from widthwise.linalg.intervals import Interval
+from widthwise.results import FeatureErrors, Finding, Row
+
+STUDY = "width_gap"
+CLAIM = "Narrow networks, put together, cannot fully capture the features of a wide one (finding 3.1)"
+
+
+def comparisons(design: Design, scores: Scores, *, trained: bool = True) -> Iterator[Comparison]:
+    """Yield the span errors of every concatenation, and of every other wide network, to every wide network.
+
+    Args:
+        trained: False for networks at initialisation.
+    """
+    for gap in _gaps(design, trained):
+        yield from gap.comparisons()
+    for width in design.widths:
+        yield from (term.comparison(headline("validation"), trained) for term in _equal_size(design, width))
+
+
+def rows(design: Design, scores: Scores, *, trained: bool = True) -> list[Row]:
+    """Return the span errors and gaps of every width, both matchings, three splits, and the verdicts."""
+    gaps = list(_gaps(design, trained))
+    table = list(error_rows(gaps[0], scores, "second", "1")) if gaps else []
+    for gap in gaps:
+        table += error_rows(gap, scores, "first", str(gap.width))
+        table += gap_rows(gap, scores, design)
+    for width in design.widths:
+        table += _equal_size_rows(design, scores, width, trained)
+    return table
+
+
+def findings(design: Design, scores: Scores, *, trained: bool = True) -> list[Finding]:
+    """Return finding 3.1 in words: of trained networks, matched as the study file declares."""
+    primary = [gap for gap in _gaps(design, trained) if gap.matching == design.study.primary.matching]
+    if not (trained and primary):
+        return []
+    return [finding(primary, scores, design, CLAIM, _sentence)]
+
+
+def errors(design: Design, scores: Scores, *, trained: bool = True) -> list[FeatureErrors]:
+    """Return per-feature errors of the baseline and of every width."""
+    gaps = list(_gaps(design, trained))
+    baseline = [feature_errors(gaps[0], scores, "second")] if gaps else []
+    return baseline + [feature_errors(gap, scores, "first") for gap in gaps]
+
+
+def _gaps(design: Design, trained: bool) -> Iterator[Gap]:
+    if len(design.wide) < 2:
+        return
+    for width in design.widths:
+        for matching in MATCHINGS:
+            yield _gap(design, width, matching, trained)
+
+
+def _gap(design: Design, width: Fraction, matching: Matching, trained: bool) -> Gap:
+    wide = design.wide
+    concatenations = design.concatenations(width, matching)
+
+    def terms(source, c: int) -> tuple[Term, ...]:
+        together = f"{STUDY} {width} {c}"
+        return tuple(Term(source, target, frozenset({f"wide {target.seed}"}), together) for target in wide)
+
+    return Gap(
+        study=STUDY,
+        width=width,
+        matching=matching,
+        trained=trained,
+        first=tuple(term for c, source in enumerate(concatenations) for term in terms(source, c)),
+        second=tuple(
+            Term((source,), target, frozenset({f"wide {source.seed}", f"wide {target.seed}"}), f"{STUDY} 1")
+            for source in wide
+            for target in wide
+            if source != target
+        ),
+        factors=(tuple(f"wide {net.seed}" for net in wide),),
+        refitted=tuple(
+            tuple(terms(kept, c) for kept in left_out(source)) for c, source in enumerate(concatenations)
+        ),
+    )
+
+
+def _equal_size(design: Design, width: Fraction) -> list[Term]:
+    """Return wide networks put together to as many features as the narrow ones, to each other wide one.
+
+    It separates "narrow" from "more regressors"; empty where there are too few wide networks, or no whole
+    number of them has as many features.
+    """
+    wide, m = design.wide, design.matching(width, "parameters")
+    k, rest = divmod(m * design.features(width), design.features(Fraction(1)))
+    if rest or not 2 <= k < len(wide):
+        return []
+    terms = []
+    for i, target in enumerate(wide):
+        source = tuple(sorted(wide[(i + 1 + j) % len(wide)] for j in range(k)))
+        units = frozenset(f"wide {net.seed}" for net in (*source, target))
+        terms.append(Term(source, target, units, f"{STUDY} 1"))
+    return terms
+
+
+def _equal_size_rows(design: Design, scores: Scores, width: Fraction, trained: bool) -> list[Row]:
+    terms = _equal_size(design, width)
+    if not terms:
+        return []
+    gap = Gap(STUDY, width, None, trained, tuple(terms), (), ())
+    return [mean_row(gap, scores, "mean_equal_size")]
+
+
+def _sentence(gap: Gap, over: Interval) -> str:
+    m, sign = len(gap.first[0].source), "more" if over.value >= 0 else "less"
+    low, high = sorted((abs(over.low), abs(over.high)))
+    if over.low * over.high < 0:
+        span = f"[{100 * over.low:+.1f}, {100 * over.high:+.1f}]"
+        return (
+            f"{m} {gap.width}-width networks together miss {100 * over.value:+.1f} % {span} of the wide network's "
+            "features, counted from what another wide one misses."
+        )
+    return (
+        f"{m} {gap.width}-width networks together miss {100 * abs(over.value):.1f} % "
+        f"[{100 * low:.1f}, {100 * high:.1f}] {sign} of the wide network's features than another wide one does."
+    )

@@ -1,0 +1,66 @@
+"""Four words for a claim, and the rules that give them (DEFINITIONS 6)."""
+
+import math
+from collections.abc import Sequence
+
+CONFIRMED = "confirmed"
+OPPOSITE = "opposite"
+NOT_CONFIRMED = "not confirmed here"
+BELOW_RESOLUTION = "below resolution"
+
+
+def gap(
+    *,
+    low: float,
+    high: float,
+    margin: float,
+    elsewhere: Sequence[float],
+    extrapolated: Sequence[float | None],
+    standardized: float,
+    wide: int,
+) -> str:
+    """Return the word for a span gap at one width.
+
+    Args:
+        low, high: its interval over networks on the validation split, at the verdict's level.
+        margin: d = max(0.002, 0.1 * baseline span error).
+        elsewhere: the gap's estimates on the test and unseen splits.
+        extrapolated: its extrapolations in n; None where one does not exist (then the other decides).
+        standardized: its estimate with standardised sources.
+        wide: number of wide networks; fewer than 3 resolve nothing.
+    """
+    if wide < 3 or not math.isfinite(low):
+        return BELOW_RESOLUTION
+    limits = [limit for limit in extrapolated if limit is not None]
+    if low > margin:
+        if any(value <= 0 for value in elsewhere):
+            return NOT_CONFIRMED
+        sure = all(limit > margin for limit in limits) and standardized > 0
+        return CONFIRMED if sure else BELOW_RESOLUTION
+    if high < -margin:
+        return OPPOSITE if all(value < 0 for value in elsewhere) else NOT_CONFIRMED
+    return NOT_CONFIRMED if high < margin else BELOW_RESOLUTION
+
+
+def gap_overall(words: Sequence[str], estimates: Sequence[float]) -> str:
+    """Return the word for finding 3.1 over widths, widest first.
+
+    Confirmed: at the two smallest widths, and the estimates do not fall as width falls; never a single width.
+    Otherwise the word that all widths share, or "not confirmed here" where any says so.
+    """
+    rising = all(b >= a for a, b in zip(estimates, estimates[1:], strict=False))
+    if len(words) >= 2 and all(word == CONFIRMED for word in words[-2:]) and rising:
+        return CONFIRMED
+    if words and all(word == OPPOSITE for word in words):
+        return OPPOSITE
+    decided = [word for word in words if word != BELOW_RESOLUTION]
+    return NOT_CONFIRMED if len(words) >= 2 and len(decided) == len(words) else BELOW_RESOLUTION
+
+
+def performance(*, low: float, high: float, margin: float, wide: int) -> str:
+    """Return the word for finding 3.2 at one width, from the interval of D = FP(C_m) - FP(M_1)."""
+    if wide < 2 or not math.isfinite(low):
+        return BELOW_RESOLUTION
+    if high < -margin:
+        return CONFIRMED
+    return NOT_CONFIRMED if low > -margin else BELOW_RESOLUTION
