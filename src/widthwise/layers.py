@@ -6,7 +6,10 @@ and `unstack(state, k)` loads into an ordinary module of that architecture.
 
 Images travel side by side, as (batch, m * channels, height, width) in channels-last order: a convolution of a
 fleet is one grouped convolution and its batch norm one batch norm. Vectors travel as (m, batch, units).
-No value of a member depends on its companions.
+
+In a fleet of two or more, no bit of a member depends on its companions, its place or their number. Kernels
+round by where a number lies, so some layers fill up what they compute on (see `_fill`). A fleet of one uses
+the ordinary kernels: the same numbers but for rounding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +60,7 @@ def side_by_side(images: Float[Tensor, "m batch channels h w"]) -> Float[Tensor,
 
 def by_member(vectors: Float[Tensor, "batch m*units"], members: int) -> Float[Tensor, "m batch units"]:
     """Return what belongs to each member of vectors that lie side by side."""
-    return vectors.unflatten(1, (members, -1)).transpose(0, 1)
+    return vectors.unflatten(1, (members, -1)).transpose(0, 1).contiguous()
 
 
 class Layer(nn.Module):
@@ -85,7 +88,10 @@ class Linear(Layer):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "m batch inputs"]) -> Float[Tensor, "m batch outputs"]:  # noqa: D102
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
+        weight, bias = self.weight, self.bias
+        outputs, inputs = (_missing(n, 32, self.members) for n in weight.shape[1:])
+        x, weight, bias = _fill(x, inputs), _fill(weight, inputs, outputs), _fill(bias, outputs)
+        return _fill(torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)), -outputs)
 
 
 class Conv2d(Layer):
@@ -105,14 +111,17 @@ class Conv2d(Layer):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:  # noqa: D102
-        weight = self.weight.flatten(0, 1)
-        bias = None if self.bias is None else self.bias.flatten()
-        stride = self.stride
+        weight, bias, stride = self.weight, self.bias, self.stride
         if stride > 1 and weight.shape[-1] == 1 and self.padding == 0:
             # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
             # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
             x, stride = x[:, :, ::stride, ::stride], 1
-        return F.conv2d(x, weight, bias, stride, self.padding, groups=self.members)
+        # oneDNN takes three members of one channel for one coloured picture, in another kernel: make it four.
+        extra = 1 if self.members > 1 and x.shape[1] == 3 else 0
+        x, weight = _fill(x, 0, 0, extra), _fill(weight, 0, 0, 0, 0, extra)
+        bias = None if bias is None else _fill(bias, 0, extra).flatten()
+        y = F.conv2d(x, weight.flatten(0, 1), bias, stride, self.padding, groups=self.members + extra)
+        return _fill(y, 0, 0, -extra * weight.shape[1])
 
 
 class BatchNorm2d(Layer):
@@ -138,18 +147,18 @@ class BatchNorm2d(Layer):
             nn.init.zeros_(zeros)
 
     def forward(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h w"]:  # noqa: D102
+        lanes = 64 // x.element_size()  # of the widest vector
+        extra = _missing(x.shape[1], lanes, self.members) if self.training else 0
+        mean, var = _fill(self.running_mean.view(-1), extra), _fill(self.running_var.view(-1), extra)
+        weight, bias = _fill(self.weight.flatten(), extra), _fill(self.bias.flatten(), extra)
+        x = _fill(x, 0, 0, extra)
+        y = F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
         if self.training:
             self.num_batches_tracked += 1
-        return F.batch_norm(
-            x,
-            self.running_mean.view(-1),  # views, so that the buffers themselves are updated
-            self.running_var.view(-1),
-            self.weight.flatten(),
-            self.bias.flatten(),
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+        if extra:  # otherwise mean and var are views of the buffers, which have been updated
+            self.running_mean.copy_(mean[:-extra].view_as(self.running_mean))
+            self.running_var.copy_(var[:-extra].view_as(self.running_var))
+        return _fill(y, 0, 0, -extra)
 
 
 class Dropout(nn.Module):
@@ -174,6 +183,21 @@ class Dropout(nn.Module):
         keep = 1 - self.p
         masks = [torch.empty(x.shape[1:]).bernoulli_(keep, generator=g) for g in self.generators]
         return x * torch.stack(masks).to(x.device, x.dtype) / keep
+
+
+def _missing(n: int, multiple: int, members: int) -> int:
+    """Return how many are missing from n to a multiple; none in a fleet of one, where all lies as it lies."""
+    return -n % multiple if members > 1 else 0
+
+
+def _fill(x: Tensor, *extra: int) -> Tensor:
+    """Return `x` with `extra` zeros behind its last dimension, the one before, ...; shortened if below 0.
+
+    Numbers that begin on a vector's boundary and fill it round alike wherever they lie: otherwise matrix
+    products round by a matrix's address, and batch norm's backward pass by a channel's number. (A slice would
+    shorten too, but its gradient is not in channels-last order, which rounds in yet another way.)
+    """
+    return F.pad(x, [n for each in extra for n in (0, each)]) if any(extra) else x
 
 
 def _he_normal(weight: Tensor, generators: Sequence[Generator]) -> None:

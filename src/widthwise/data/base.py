@@ -14,25 +14,13 @@ A member of this family is a file with
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from widthwise import family
-from widthwise.errors import DataError, UsageError
-
-
-@dataclass(frozen=True)
-class Facts:
-    """How a data set is used: the mean and deviation of each channel of values in [0, 1]; crop and flip?"""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augment: bool
+from widthwise.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -44,23 +32,6 @@ class Dataset:
     test: Tensor
     test_labels: Tensor
     classes: tuple[str, ...]
-    facts: Facts
-
-
-def read(kind: str, root: Path | None = None, **options: Any) -> Dataset:
-    """Return the data set of one kind, checked.
-
-    Raises:
-        UsageError: if there is no such data set or option, or its packages are not installed.
-        DataError: if the data are missing, damaged or not what they say they are.
-    """
-    module = family.member("data", kind)
-    problems = family.check_options(kind, module.read, options)
-    if problems:
-        raise UsageError("\n".join(problems))
-    dataset = module.read(root, **options)
-    validate(dataset, kind)
-    return dataset
 
 
 def validate(dataset: Dataset, name: str) -> None:

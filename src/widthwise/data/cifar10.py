@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from widthwise.data.base import Dataset, Facts
+from widthwise.data.base import Dataset
 from widthwise.errors import DataError, UsageError
 
 VERSION = 1
@@ -50,7 +50,7 @@ def read(root: Path | None = None) -> Dataset:
         if not decoded:
             raise DataError(f"{root or HUB}: the {split} split of cifar10 has no rows. {REMEDY}")
         parts += [torch.cat(column) for column in zip(*decoded, strict=True)]
-    return Dataset(*parts, classes=NAMES, facts=Facts(MEAN, STD, AUGMENT))
+    return Dataset(*parts, classes=NAMES)
 
 
 def _require_packages() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from widthwise.data.base import Dataset, Facts
+from widthwise.data.base import Dataset
 from widthwise.seeds import stream
 
 VERSION = 1
@@ -33,7 +33,6 @@ def read(root: Path | None = None) -> Dataset:
         test=images[test],
         test_labels=labels[test],
         classes=tuple(str(digit) for digit in range(CLASSES)),
-        facts=Facts(MEAN, STD, AUGMENT),
     )
 
 

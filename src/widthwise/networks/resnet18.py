@@ -49,7 +49,8 @@ class ResNet18(Network):
     def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:  # noqa: D102
         x = F.relu(self.bn1(self.conv1(side_by_side(x))), inplace=True)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return by_member(x.mean((2, 3)), self.members)
+        x = F.avg_pool2d(x, x.shape[2:])  # not x.mean, whose rounding depends on where a channel lies
+        return by_member(x.flatten(1), self.members)
 
 
 class _Block(nn.Module):
