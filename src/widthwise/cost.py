@@ -1,0 +1,381 @@
+"""What a study will take: networks, FLOPs, time, memory and disk, and what of it is there already.
+
+Times are scaled from what `machine` measures here and now: good to about half as much again either way.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+from widthwise import config, family, fleet, machine
+from widthwise.design import MATCHINGS, Comparison, Design, Net
+from widthwise.errors import UsageError
+from widthwise.networks import base as networks
+from widthwise.store import Entry, Store
+from widthwise.studies import base as studies
+from widthwise.training import SNAPSHOTS, WATCHED, steps_of
+
+SIZES = tuple(Fraction(1, k) for k in (1, 2, 4, 8, 16))  # the widths that `sizes` tells
+PROCESS = 350e6  # bytes of a process that has loaded torch
+CELLS = 16  # matrices of joint moments in memory: one a cell, and one at work
+PENALTIES = 21
+UNREAD = "unread"  # in the place of the checksum of data that are not decoded: no run in a store has it
+
+
+@dataclass(frozen=True)
+class WidthPlan:
+    """The networks of one width.
+
+    Attributes:
+        widths: channels or neurons of its layers. concatenations: R; None for the wide network.
+        trained, begun: networks in the store, and those that have a checkpoint.
+        flops: of one network's training. seconds: of what is left of all, on one process.
+    """
+
+    width: str
+    widths: tuple[int, ...]
+    parameters: int
+    features: int
+    match_parameters: int
+    match_features: int
+    concatenations: int | None
+    networks: int
+    trained: int
+    begun: int
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study will take. Prints as a table.
+
+    Attributes:
+        rows: that each network trains on. steps: of each network.
+        seconds: of what is left, by stage, over all `processes`.
+        memory: bytes at the peak, all processes together. disk: bytes in all, at most.
+    """
+
+    title: str
+    widths: tuple[WidthPlan, ...]
+    rows: int
+    steps: int
+    comparisons: int
+    processes: int
+    device: str
+    seconds: Mapping[str, float]
+    memory: float
+    disk: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        header = ("width", "layers", "parameters", "features", "m by parameters", "by features")
+        header += ("networks", "trained", "FLOPs each")
+        table = _table([header, *(_cells(w) for w in self.widths)])
+        return f"{self.title}\n\n{table}\n\n{self._sentences()}"
+
+    def _sentences(self) -> str:
+        total, trained = (sum(getattr(w, what) for w in self.widths) for what in ("networks", "trained"))
+        there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
+        stages = ", ".join(f"{name} {_time(seconds)}" for name, seconds in self.seconds.items())
+        on = f"{self.processes} process{'es' if self.processes > 1 else ''} of this machine ({self.device})"
+        return (
+            f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps; "
+            f"{self.comparisons:,} comparisons.\n"
+            f"About {_time(sum(self.seconds.values()))} on {on}: {stages}. An estimate, good to +-50 %.\n"
+            f"About {_size(self.memory)} of memory at the peak; at most {_size(self.disk)} of disk in all."
+        )
+
+
+def plan(study: config.Study, store: Store, *, device: str = "cpu", jobs: int | None = None) -> Plan:
+    """Return what a study will take on this machine, and what of it is in the store.
+
+    The data need not be here: unless they are decoded in the store, nothing can be there already.
+
+    `jobs` is the number of processes; one a core if left out, one on a GPU.
+    """
+    return _Planner(study, store, device, jobs).plan()
+
+
+def missing(study: config.Study, store: Store) -> list[str]:
+    """Return the keys of the networks that a study trains and that are not whole in the store."""
+    design, entry = _design(study), _decoded(study.data, store)
+    checksum = entry.facts["checksum"] if entry else UNREAD
+    runs = [design.run(net, checksum) for net in _nets(studies.comparisons(design, {}), trained=True)]
+    return [run.key for run in runs if not entry or store.get("runs", run.key) is None]
+
+
+def work_units(run: config.Run) -> float:
+    """Return the FLOPs of one network's training, forward and backward."""
+    rows = _trained(run.data, _lengths(run.data)[0])
+    batch = min(run.training.batch_size, rows)
+    return max(1.0, 3.0 * machine.forward(run).flops * batch * steps_of(run.training, rows)[1])
+
+
+def sizes(
+    kind: str, *, base: Fraction = Fraction(1), shape: tuple[int, ...] = (3, 32, 32), classes: int = 10
+) -> dict[str, dict[str, int]]:
+    """Return parameters, features and both matching counts of a network, each by width.
+
+    A width that would give a fraction of a channel is left out.
+    """
+    member = family.member("networks", kind)
+    counts: dict[str, dict[str, int]] = {
+        "parameters": {},
+        "features": {},
+        "match_features": {},
+        "match_parameters": {},
+    }
+    for width in SIZES:
+        try:
+            member.widths(base * width)
+        except UsageError:
+            continue
+        of = (kind, shape, classes, base * width)
+        counts["parameters"][str(width)] = networks.parameter_count(*of)
+        counts["features"][str(width)] = networks.feature_count(*of)
+        for by in MATCHINGS:
+            m = networks.count_matching(kind, width, by=by, base=base, shape=shape, classes=classes)
+            counts[f"match_{by}"][str(width)] = m
+    return counts
+
+
+class _Planner:
+    """One plan in the making."""
+
+    def __init__(self, study: config.Study, store: Store, device: str, jobs: int | None):
+        self.study, self.device = study, device
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.processes = jobs or (1 if device.startswith("cuda") else cores)
+        self.design = _design(study)
+        self.shape = self.design.shape
+        self.comparisons = studies.comparisons(self.design, {})
+        entry = _decoded(study.data, store)
+        whole, self.test_rows = _lengths(study.data, entry)
+        self.all_rows = whole if study.data.rows == "all" else study.data.rows
+        self.rows = _trained(study.data, whole)
+        self.per_epoch, self.steps = steps_of(study.training, self.rows)
+        self.batch = min(study.training.batch_size, self.rows)
+        self._timed: dict[Fraction, float] = {}
+        checksum = entry.facts["checksum"] if entry else UNREAD
+        nets = {net: None for net in [*_nets(self.comparisons, True), *_nets(self.comparisons, False)]}
+        self.runs = {net: self.design.run(net, checksum) for net in nets}
+        there = set(store.keys("runs"))
+        trained = set(_nets(self.comparisons, True))
+        self.lacking = [run for net, run in self.runs.items() if net in trained and run.key not in there]
+        self.begun = {run.key: 0 for run in self.lacking}
+        self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
+
+    def plan(self) -> Plan:
+        fleets = fleet.groups(self.lacking, self.begun)
+        left = [self.training_seconds(runs) for runs in fleets]
+        by_width: dict[Fraction, float] = {}
+        for runs, seconds in zip(fleets, left, strict=True):
+            by_width[runs[0].width] = by_width.get(runs[0].width, 0.0) + seconds
+        scores, memory = self.scores() if self.lacking else (0.0, 0.0)
+        seconds = {
+            "training": _makespan(left, self.processes),
+            "features": self.features_seconds(fleets) / self.processes,
+            "comparing": scores / self.processes,
+        }
+        widths = sorted({net.width for net in self.runs}, reverse=True)
+        return Plan(
+            title=self.study.title,
+            widths=tuple(self.width(width, by_width.get(width, 0.0)) for width in widths),
+            rows=self.rows,
+            steps=self.steps,
+            comparisons=len(self.comparisons),
+            processes=self.processes,
+            device=self.device,
+            seconds=seconds,
+            memory=self.processes * (PROCESS + max(memory, *map(self.training_bytes, fleets), 0.0)),
+            disk=self.disk(),
+        )
+
+    def width(self, width: Fraction, seconds: float) -> WidthPlan:
+        """Return the networks of one width."""
+        runs = [run for net, run in self.runs.items() if net.width == width]
+        lacking = {run.key for run in self.lacking}
+        member = family.member("networks", self.study.network.kind)
+        return WidthPlan(
+            width=str(width),
+            widths=tuple(member.widths(runs[0].scale, **self.study.network.options)),
+            parameters=machine.forward(runs[0]).parameters,
+            features=self.design.features(width),
+            match_parameters=self.design.matching(width, "parameters"),
+            match_features=self.design.matching(width, "features"),
+            concatenations=None if width == 1 else self.design.repeats(width),
+            networks=len(runs),
+            trained=sum(run.key not in lacking for run in runs),
+            begun=sum(self.begun.get(run.key, 0) > 0 for run in runs),
+            flops=3.0 * machine.forward(runs[0]).flops * self.steps * self.batch,
+            seconds=seconds,
+        )
+
+    def training_seconds(self, runs: Sequence[config.Run]) -> float:
+        """Return what is left of a fleet's training: its steps, and the test rows looked at every epoch."""
+        steps = self.steps - self.begun[runs[0].key]
+        watched = min(WATCHED, self.test_rows) * steps / self.per_epoch
+        return self.step_seconds(runs) * steps + self.reading_seconds(runs) * watched
+
+    def features_seconds(self, fleets: Iterable[Sequence[config.Run]]) -> float:
+        """Return what reading the features of fleets takes, at their start too if that is asked for."""
+        snapshots = len({c.trained for c in self.comparisons})
+        rows = (self.all_rows + self.test_rows) * snapshots
+        return sum(self.reading_seconds(runs) * rows for runs in fleets)
+
+    def reading_seconds(self, runs: Sequence[config.Run]) -> float:
+        """Return the seconds a row of a forward pass of a fleet: a third of a step's."""
+        return self.step_seconds(runs) / self.batch / 3
+
+    def step_seconds(self, runs: Sequence[config.Run]) -> float:
+        """Return the seconds of one step of a fleet, in proportion to the first of its width."""
+        width = runs[0].width
+        if width not in self._timed:
+            self._timed[width] = machine.step_seconds(runs, self.shape, self.batch, self.device) / len(runs)
+        return self._timed[width] * len(runs)
+
+    def training_bytes(self, runs: Sequence[config.Run]) -> float:
+        """Return the memory of a fleet's training: samples, weights five times over, activations."""
+        forward = machine.forward(runs[0])
+        samples = 2 * prod(self.shape) * self.all_rows
+        return samples + len(runs) * (5 * 4 * forward.parameters + forward.activations * self.batch)
+
+    def scores(self) -> tuple[float, float]:
+        """Return the seconds of all comparisons on one process, and the bytes of the largest joint."""
+        product, eigen = machine.rates()
+        seconds, largest = 0.0, 0.0
+        for group in _together(self.comparisons):
+            rows = self.split_rows(group[0].split)
+            targets = sum(self.columns(*side) for side in {(net, c.of) for c in group for net in c.target})
+            sources = sum(self.columns(net) for net in {net for c in group for net in c.source})
+            columns = sources + targets + self.design.classes
+            seconds += 2 * rows * columns**2 / product
+            largest = max(largest, 8.0 * CELLS * columns**2 + 4.0 * rows * columns)
+            parts = 2 if group[0].split == "test" else 5
+            for (source, _), sizes_of_rows in _fits(group).items():
+                p = sum(self.columns(net) for net in source)
+                own = 4 * p**3 + (2 * PENALTIES + 2) * p**2 * targets
+                seconds += parts * sizes_of_rows * (p**3 / eigen + own / product)
+        return seconds, largest
+
+    def columns(self, net: Net, of: str = "features") -> int:
+        """Return how many columns a network's features or logits have."""
+        return self.design.features(net.width) if of == "features" else self.design.classes
+
+    def split_rows(self, split: str) -> int:
+        """Return the rows of a split."""
+        reserve = self.all_rows - self.rows
+        return {"validation": self.rows, "unseen": reserve + self.test_rows}.get(
+            split, self.rows + self.test_rows
+        )
+
+    def disk(self) -> float:
+        """Return the bytes of samples, weights with all their snapshots, and features, at most."""
+        per_row = self.design.classes + 2
+        total = (self.all_rows + self.test_rows) * float(prod(self.shape))
+        for snapshot, weights in ((True, 2 + len(SNAPSHOTS)), (False, 0)):
+            for net in _nets(self.comparisons, snapshot):
+                total += 4.0 * weights * machine.forward(self.runs[net]).parameters
+                total += 4.0 * (self.all_rows + self.test_rows) * (self.design.features(net.width) + per_row)
+        return total
+
+
+# What a study asks for ----------------------------------------------------------------------------------
+
+
+def _design(study: config.Study) -> Design:
+    member = family.member("data", study.data.kind)
+    return Design(study, tuple(member.SHAPE), member.CLASSES)
+
+
+def _nets(comparisons: Iterable[Comparison], trained: bool) -> list[Net]:
+    nets = {net for c in comparisons if c.trained is trained for net in c.networks}
+    return sorted(nets, key=lambda net: (-net.width, net.seed))
+
+
+def _together(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
+    """Return comparisons in the groups that share one pass over the rows."""
+    groups: dict[tuple, list[Comparison]] = {}
+    for c in comparisons:
+        groups.setdefault((c.together or c.measure, c.split, c.trained), []).append(c)
+    return list(groups.values())
+
+
+def _fits(group: Iterable[Comparison]) -> dict[tuple, int]:
+    """Return the sources of a group, by their fits' options, each with how many nested fits it has."""
+    fits: dict[tuple, int] = {}
+    for c in group:
+        options = dict(c.options)
+        key = (c.source, (options.get("standardize", False), options.get("within_class", False)))
+        fits[key] = max(fits.get(key, 1), 3 if options.get("extrapolate") else 1)
+    return fits
+
+
+def _decoded(data: config.Data, store: Store) -> Entry | None:
+    """Return the store's entry of a data set, if it has been decoded."""
+    identity = {"kind": data.kind, "version": family.member("data", data.kind).VERSION, **data.options}
+    entries = (store.get("data", key) for key in store.keys("data"))
+    return next((entry for entry in entries if entry and entry.facts["data"] == identity), None)
+
+
+def _lengths(data: config.Data, entry: Entry | None = None) -> tuple[int, int]:
+    """Return the numbers of training and test rows of a data set: as decoded, as declared, or a guess."""
+    if entry is not None:
+        labels = entry.tensors("data")
+        return len(labels["train_labels"]), len(labels["test_labels"])
+    guess = 50_000 if data.rows == "all" else data.rows
+    return getattr(family.member("data", data.kind), "ROWS", (guess, guess // 5))
+
+
+def _trained(data: config.Data, whole: int) -> int:
+    """Return how many rows networks train on."""
+    n = whole if data.rows == "all" else data.rows
+    return n - round(data.reserve * n)
+
+
+def _makespan(seconds: Iterable[float], processes: int) -> float:
+    """Return when the last of some jobs ends, the longest first, on so many processes."""
+    ends = [0.0] * processes
+    for job in sorted(seconds, reverse=True):
+        ends[ends.index(min(ends))] += job
+    return max(ends)
+
+
+# In words -----------------------------------------------------------------------------------------------
+
+
+def _cells(w: WidthPlan) -> tuple[str, ...]:
+    share = "" if w.concatenations is None else f" ({w.concatenations} x {w.networks // w.concatenations})"
+    return (
+        w.width,
+        "-".join(map(str, w.widths)),
+        f"{w.parameters:,}",
+        str(w.features),
+        str(w.match_parameters),
+        str(w.match_features),
+        f"{w.networks}{share}",
+        f"{w.trained}" + (f", {w.begun} begun" if w.begun else ""),
+        f"{w.flops:.1e}",
+    )
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    spans = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(cell.rjust(n) for cell, n in zip(line, spans, strict=True)) for line in lines)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _size(n: float) -> str:
+    return f"{n / 1e6:,.0f} MB" if n < 1e9 else f"{n / 1e9:,.1f} GB"
