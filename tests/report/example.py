@@ -1,5 +1,6 @@
 """Realistic results that nobody trained for: seeded, with everything a report can show."""
 
+import dataclasses
 import random
 
 from widthwise.results import FeatureErrors, Finding, Results, Row, TrainedNetwork
@@ -9,7 +10,15 @@ BY_PARAMETERS = {"1/2": 4, "1/4": 16, "1/8": 64}
 BY_FEATURES = {"1/2": 2, "1/4": 4, "1/8": 8}
 NETWORKS = {"1": 3, "1/2": 8, "1/4": 16, "1/8": 64}
 SPLITS = ("validation", "test", "unseen")
-SUMMARIES = ("mean_all", "median", "variance_weighted", "worst", "mean_standardized", "mean_within_class", "mean_logits")
+SUMMARIES = (
+    "mean_all",
+    "median",
+    "variance_weighted",
+    "worst",
+    "mean_standardized",
+    "mean_within_class",
+    "mean_logits",
+)
 
 
 def example(seed: int = 0, networks: int | None = None) -> Results:
@@ -25,6 +34,19 @@ def example(seed: int = 0, networks: int | None = None) -> Results:
         networks=tuple(_networks(draw))[:networks],
         provenance=PROVENANCE,
     )
+
+
+def small() -> Results:
+    """Return one trained study of the example and a few of its networks: quick to draw."""
+    full = example(networks=12)
+    rows = tuple(row for row in full.rows if row.study == "width_gap" and row.trained)
+    errors = tuple(found for found in full.feature_errors if found.study == "width_gap")
+    return dataclasses.replace(full, rows=rows, feature_errors=errors)
+
+
+def empty(title: str = "Nothing yet") -> Results:
+    """Return results without a single number."""
+    return Results(title=title, study={}, rows=())
 
 
 def _rows(draw, trained):
@@ -94,7 +116,13 @@ def _performance(draw):
                 continue
             count = counts.get(width, 1)
             lift = 0.018 * (count > 1) + 0.0005 * min(count, 16)
-            common = {"study": "width_gap", "measure": "probe_accuracy", "split": "test", "width": width, "n": 10000}
+            common = {
+                "study": "width_gap",
+                "measure": "probe_accuracy",
+                "split": "test",
+                "width": width,
+                "n": 10000,
+            }
             common |= {"source": "1" if count == 1 else f"{count} x {width}"}
             common |= {"matching": None if width == "1" else matching}
             for statistic, shift in (("probe", -0.004), ("probe_unseen", -0.02), ("ensemble_logits", 0.002),
@@ -104,8 +132,11 @@ def _performance(draw):
                           interval_over="rows", method="Wilson", **common)  # fmt: skip
             yield Row(statistic="own", value=own[width], **common)
         for seed in range(NETWORKS[width]):
-            yield Row("width_gap", "probe_accuracy", "own", split="test", width=width, source=width, seed=seed,
-                      value=own[width] + draw.gauss(0, 0.004), n=10000)  # fmt: skip
+            value = own[width] + draw.gauss(0, 0.004)
+            row = Row(
+                "width_gap", "probe_accuracy", "own", split="test", width=width, source=width, seed=seed
+            )
+            yield dataclasses.replace(row, value=value, n=10000)
 
 
 def _feature_errors(draw):
@@ -124,7 +155,9 @@ def _feature_errors(draw):
             ("reverse_gap", "1/4", "features", "4 x 1/4", "1/4", 0.08),
         ):
             errors = [centre * draw.lognormvariate(0, 0.6) for _ in range(126)]
-            yield FeatureErrors(study, "span_error", split, True, width, matching, source, target, (*errors, None, 0.0))
+            yield FeatureErrors(
+                study, "span_error", split, True, width, matching, source, target, (*errors, None, 0.0)
+            )
 
 
 def _networks(draw, epochs=6):
@@ -134,8 +167,9 @@ def _networks(draw, epochs=6):
             curve = [_epoch(draw, step, epoch, epochs) for epoch in range(1, epochs + 1)]
             end = curve[-1]
             key = f"resnet18-w{width.replace('/', '_')}-s{seed}-{draw.randrange(16**8):08x}"
-            yield TrainedNetwork(key, "resnet18", width, seed, parameters[width], 128 // 2**step, end["train_loss"],
-                                 end["train_accuracy"], end["test_accuracy"], 6 * 9.5 / 2**step, tuple(curve))  # fmt: skip
+            last = [end[name] for name in ("train_loss", "train_accuracy", "test_accuracy")]
+            size = (parameters[width], 128 // 2**step)
+            yield TrainedNetwork(key, "resnet18", width, seed, *size, *last, 57 / 2**step, tuple(curve))
 
 
 def _epoch(draw, step, epoch, epochs):
@@ -156,11 +190,11 @@ FINDINGS = (
         "width_gap",
         "Many narrow networks together do not span what one wide network represents.",
         "confirmed",
-        "Sixty-four 1/8-width networks together miss 0.6 % [0.4, 0.8] more of the wide network's features than "
-        "another wide one does.",
+        "Sixty-four 1/8-width networks together miss 0.6 % [0.4, 0.8] more of the wide network's features "
+        "than another wide one does.",
         (
-            "1/8, validation: FSG +0.0061 [+0.0038, +0.0084] over networks (jackknife, 98.3 %), margin 0.0036.",
-            "1/4, validation: FSG +0.0021 [-0.0001, +0.0043] over networks (jackknife, 98.3 %), margin 0.0036.",
+            "1/8, FSG +0.0061 [+0.0038, +0.0084] over networks (jackknife, 98.3 %); margin 0.0036.",
+            "1/4, FSG +0.0021 [-0.0001, +0.0043] over networks (jackknife, 98.3 %); margin 0.0036.",
             "Extrapolated in rows: Richardson +0.0055, Aitken +0.0049; standardised sources +0.0067.",
         ),
     ),
@@ -168,7 +202,7 @@ FINDINGS = (
         "reverse_gap",
         "One wide network does not span what narrow networks represent.",
         "opposite",
-        "One wide network spans a 1/8-width network better than eight others of its width do, by 2.4 % [2.1, 2.7].",
+        "One wide network spans a 1/8-width network better than eight of its own width do, by 2.4 %.",
         ("1/8, validation: gap -0.0240 [-0.0271, -0.0209] over networks (jackknife, 98.3 %).",),
     ),
     Finding(

@@ -3,12 +3,26 @@
 from collections.abc import Iterable
 
 from widthwise.report.comparison import widths
-from widthwise.report.spec import Style, ends, figure, layer, panel, panel_width, quantitative, strokes, width_styles
+from widthwise.report.spec import (
+    Style,
+    ends,
+    figure,
+    layer,
+    panel,
+    panel_width,
+    quantitative,
+    strokes,
+    width_styles,
+)
 from widthwise.report.table import finite
 from widthwise.results import Results, TrainedNetwork
 
 LINES_A_WIDTH, POINTS_A_LINE = 24, 100
-CURVES = {"train_loss": "Training loss", "train_accuracy": "Training accuracy", "test_accuracy": "Test accuracy"}
+CURVES = {
+    "train_loss": "Training loss",
+    "train_accuracy": "Training accuracy",
+    "test_accuracy": "Test accuracy",
+}
 
 
 def training_curves(results: Results) -> dict | None:
@@ -34,9 +48,14 @@ def _some(networks: Iterable[TrainedNetwork]) -> list[TrainedNetwork]:
     return found
 
 
-def _entries(networks: list[TrainedNetwork], name: str, looks: dict[str, Style]) -> list[dict]:
+def _entries(networks: list[TrainedNetwork], name: str, looks: dict[str | None, Style]) -> list[dict]:
     return [
-        {"epoch": epoch["epoch"], "value": epoch[name], "network": network.key, "series": looks[network.width].label}
+        {
+            "epoch": epoch["epoch"],
+            "value": epoch[name],
+            "network": network.key,
+            "series": looks[network.width].label,
+        }
         for network in networks
         for epoch in _evenly(network.history, POINTS_A_LINE)
         if finite(epoch.get(name)) is not None

@@ -2,10 +2,20 @@
 
 import math
 
-from widthwise.report.by_width import compared_style, is_baseline
-from widthwise.report.comparison import SPLITS, distinct, widths
-from widthwise.report.spec import Style, ends, figure, layer, logarithmic, of, panel, panel_width, quantitative, strokes
-from widthwise.report.table import finite
+from widthwise.report.by_width import compared_style, in_order, is_baseline
+from widthwise.report.comparison import SPLITS, distinct, widest, widths
+from widthwise.report.spec import (
+    Style,
+    ends,
+    figure,
+    layer,
+    logarithmic,
+    of,
+    panel,
+    panel_width,
+    quantitative,
+    strokes,
+)
 from widthwise.results import FeatureErrors, Results
 
 BINS_A_DECADE = 8
@@ -13,30 +23,36 @@ LOWEST, HIGHEST = 1e-4, 10.0
 
 
 def feature_errors(results: Results, study: str) -> dict | None:
-    """Return one histogram a width and series, on a logarithmic scale; errors beyond its ends join the end bins."""
-    found = [e for e in results.feature_errors if e.study == study and e.trained and e.measure == "span_error"]
+    """Return one histogram a width and series, on a logarithmic scale; its end bins take the rest."""
+    found = [
+        e for e in results.feature_errors if e.study == study and e.trained and e.measure == "span_error"
+    ]
     split = next(iter(distinct((e.split for e in found), SPLITS)), None)
-    pooled = _pooled(results, [e for e in found if e.split == split])
+    pooled = _pooled([e for e in found if e.split == split], widest(results))
     edges = _edges([error for errors in pooled.values() for error in errors])
     bins = {key: _bins(errors, edges, key[1]) for key, errors in pooled.items() if errors}
     shown = [width for width in widths(width for width, _ in bins) if _is_compared(bins, width)]
     if not shown:
         return None
     shared = [entry for (width, _), entries in bins.items() if width not in shown for entry in entries]
-    datasets = {w: shared + [e for (width, _), entries in bins.items() if width == w for e in entries] for w in shown}
-    styles = distinct(look for _, look in bins)
+    datasets = {
+        w: shared + [e for (width, _), entries in bins.items() if width == w for e in entries] for w in shown
+    }
+    styles = in_order(look for _, look in bins)
     top = ends([entry["share"] for entries in bins.values() for entry in entries], include=(0.0,))
     layers = _steps(styles, edges, top)
-    panels = [panel(f"Width {w}", "share of features", w, layers, panel_width(len(shown)), 170) for w in shown]
+    panels = [
+        panel(f"Width {w}", "share of features", w, layers, panel_width(len(shown)), 170) for w in shown
+    ]
     return figure(datasets, panels)
 
 
-def _pooled(results: Results, found: list[FeatureErrors]) -> dict[tuple[str, Style], list[float]]:
+def _pooled(found: list[FeatureErrors], wide: str | None) -> dict[tuple[str, Style], list[float]]:
     """Return the errors of all pairs of networks of a width and series together, constants left out."""
     pooled: dict[tuple[str, Style], list[float]] = {}
     for errors in found:
-        known = [error for error in errors.errors if finite(error) is not None]
-        pooled.setdefault((errors.width, compared_style(results, errors.study, errors)), []).extend(known)
+        known = [error for error in errors.errors if error is not None and math.isfinite(error)]
+        pooled.setdefault((errors.width, compared_style(errors, wide)), []).extend(known)
     return pooled
 
 
@@ -55,7 +71,10 @@ def _bins(errors: list[float], edges: list[float], look: Style) -> list[dict]:
         place = (math.log10(error / edges[0]) * BINS_A_DECADE) if error > 0 else 0
         counts[min(max(int(place), 0), len(counts) - 1)] += 1
     shares = [count / len(errors) for count in counts]
-    return [{"error": edge, "share": share, "series": look.label} for edge, share in zip(edges, [*shares, shares[-1]], strict=True)]
+    return [
+        {"error": edge, "share": share, "series": look.label}
+        for edge, share in zip(edges, [*shares, shares[-1]], strict=True)
+    ]
 
 
 def _is_compared(bins: dict[tuple[str, Style], list[dict]], width: str) -> bool:

@@ -20,7 +20,7 @@ from widthwise.report.spec import (
     width_styles,
 )
 from widthwise.report.table import finite, text
-from widthwise.results import Results, Row
+from widthwise.results import FeatureErrors, Results, Row
 
 COMPARED = {
     "width_gap": {
@@ -52,16 +52,17 @@ CHECKS = {
     "standardized": "standardised sources",
     "within_class": "within class",
 }
+ZERO = {"value": 0.0, "low": None, "high": None}
 WIDTH_TITLE = ["width", "networks together"]
 
 
 def span_error(results: Results, study: str, trained: bool = True) -> dict | None:
     """Return span error against width, one panel a split."""
-    rows = _means(results, study, "span_error", trained)
+    rows, wide = _means(results, study, "span_error", trained), widest(results)
     places = _places(rows)
-    shown = [(row, compared_style(results, study, row)) for row in rows]
+    shown = [(row, compared_style(row, wide)) for row in rows]
     entries = [_entry(row, places, look, "FSE") for row, look in shown]
-    return _by_split(entries, _styles(look for _, look in shown), places, "span error (FSE)")
+    return _by_split(entries, in_order(look for _, look in shown), places, "span error (FSE)")
 
 
 def span_gap(results: Results, study: str, trained: bool = True) -> dict | None:
@@ -71,7 +72,7 @@ def span_gap(results: Results, study: str, trained: bool = True) -> dict | None:
     places = {width: named[width] for width in widths(row.width for row in rows)}
     shown = [(row, _look(study, "compared", row.matching)) for row in rows]
     entries = [_entry(row, places, look, "FSG") for row, look in shown]
-    return _by_split(entries, _styles(look for _, look in shown), places, "span gap (FSG)", gap=True)
+    return _by_split(entries, in_order(look for _, look in shown), places, "span gap (FSG)", gap=True)
 
 
 def gap_checks(results: Results, study: str) -> dict | None:
@@ -82,7 +83,7 @@ def gap_checks(results: Results, study: str) -> dict | None:
     if len(order) < 2:
         return None
     entries = [{"check": name, **_numbers(row, looks[row.width], name)} for name, row in named]
-    x = signed(quantitative("value", _domain(entries), title="span gap (FSG)"))
+    x = signed(quantitative("value", _domain([*entries, ZERO]), title="span gap (FSG)"))
     layers = [level(0, "x"), *series(x, ordinal("check", order), list(looks.values()), lines=False)]
     height = len(order) * (10 + 12 * len(looks))
     return figure({"checks": entries}, [panel("", "", "checks", layers, panel_width(1), height)])
@@ -100,9 +101,11 @@ def probe_accuracy(results: Results, study: str) -> dict | None:
         places = _places([row for row in here if row.seed is None] or here)
         entries = [_entry(row, places, looks[row.statistic], row.statistic) for row in here]
         datasets[name] = [entry for entry, row in zip(entries, here, strict=True) if row.seed is None]
-        datasets[f"{name}, alone"] = [entry for entry, row in zip(entries, here, strict=True) if row.seed is not None]
+        datasets[f"{name}, alone"] = [
+            entry for entry, row in zip(entries, here, strict=True) if row.seed is not None
+        ]
         x = ordinal("x", list(places.values()), WIDTH_TITLE)
-        y = quantitative("value", _domain([_numbers(row) for row in rows], zero=False), format=".0%")
+        y = quantitative("value", _domain([_numbers(row) for row in rows]), format=".0%")
         layers = [dots(x, y, list(looks.values()), f"{name}, alone"), *series(x, y, list(looks.values()))]
         panels.append(panel(_matched(name), "test accuracy", name, layers, panel_width(len(matchings)), 270))
     return figure(datasets, panels) if rows else None
@@ -116,9 +119,15 @@ def one_interval(rows: list[Row]) -> list[Row]:
     return [row for row in rows if any(row is kept for kept in best.values())]
 
 
-def compared_style(results: Results, study: str, row) -> Style:
+def compared_style(row: Row | FeatureErrors, wide: str | None) -> Style:
     """Return how a comparison is drawn, by the role of its source and its matching rule."""
-    return _look(study, role(row.source, row.target, widest(results)), row.matching)
+    return _look(row.study, role(row.source, row.target, wide), row.matching)
+
+
+def in_order(looks: Iterable[Style]) -> list[Style]:
+    """Return the styles once each, what is compared before what it is read against."""
+    known = [look for table in (*COMPARED.values(), COMPARED_ELSEWHERE) for look in table.values()]
+    return distinct(looks, tuple(known))
 
 
 def is_baseline(look: Style) -> bool:
@@ -140,14 +149,15 @@ def _means(results: Results, study: str, measure: str, trained: bool) -> list[Ro
     return [row for row in kept if role(row.source, row.target, wide) != "control"]
 
 
-def _places(rows: list[Row]) -> dict[str, str]:
+def _places(rows: list[Row]) -> dict[str | None, str]:
     """Return for each width its place on the axis: the width, and below it how many networks together."""
     return {
-        width: f"{width}|{counts(select(rows, width=width))}".rstrip("|") for width in widths(row.width for row in rows)
+        width: f"{width}|{counts(select(rows, width=width))}".rstrip("|")
+        for width in widths(row.width for row in rows)
     }
 
 
-def _entry(row: Row, places: dict[str, str], look: Style, what: str) -> dict:
+def _entry(row: Row, places: dict, look: Style, what: str) -> dict:
     return {"x": places[row.width], "split": row.split, **_numbers(row, look, what.replace("_", " "))}
 
 
@@ -173,11 +183,17 @@ def _by_split(entries, styles, places, subtitle, *, gap=False) -> dict | None:
         return None
     datasets = {split: [entry for entry in entries if entry["split"] == split] for split in splits}
     x = ordinal("x", list(places.values()), WIDTH_TITLE)
-    y = quantitative("value", _domain(entries))
+    y = quantitative("value", _domain([*entries, ZERO]) if gap else _domain(entries, floor=(0.0,)))
     layers = series(x, signed(y) if gap else y, styles)
     below = [level(0)] if gap else []
     panels = [
-        panel(f"{split.capitalize()} rows", subtitle, split, [*below, *_reference(here, styles), *layers], panel_width(len(splits)))
+        panel(
+            f"{split.capitalize()} rows",
+            subtitle,
+            split,
+            [*below, *_reference(here, styles), *layers],
+            panel_width(len(splits)),
+        )
         for split, here in datasets.items()
     ]
     return figure(datasets, panels)
@@ -196,7 +212,9 @@ def _checks(rows: list[Row]) -> list[tuple[str, Row]]:
     primary = next(iter(distinct((row.matching for row in rows), MATCHINGS)), None)
     found = []
     for name in distinct((row.split for row in rows if row.statistic == "mean"), SPLITS):
-        found += [(f"{name} rows", row) for row in select(rows, statistic="mean", split=name, matching=primary)]
+        found += [
+            (f"{name} rows", row) for row in select(rows, statistic="mean", split=name, matching=primary)
+        ]
     for statistic, name in CHECKS.items():
         found += [(name, row) for row in select(rows, statistic=statistic, split=split, matching=primary)]
     others = [row for row in select(rows, statistic="mean", split=split) if row.matching != primary]
@@ -207,17 +225,14 @@ def _readouts(rows: list[Row]) -> dict[str, Style]:
     """Return a style for every readout there is, known ones first and in their own colours."""
     names = distinct((row.statistic for row in rows), tuple(READOUTS))
     spare = style("", "amber", 3)
-    return {name: READOUTS.get(name) or Style(name.replace("_", " "), spare.colour, spare.shape, spare.dash) for name in names}
+    return {
+        name: READOUTS.get(name) or Style(name.replace("_", " "), spare.colour, spare.shape, spare.dash)
+        for name in names
+    }
 
 
-def _styles(looks: Iterable[Style]) -> list[Style]:
-    known = [look for table in (*COMPARED.values(), COMPARED_ELSEWHERE) for look in table.values()]
-    return distinct(looks, tuple(known))
-
-
-def _domain(entries: Iterable[dict], *, zero: bool = True) -> tuple[float, float]:
-    values = [entry[name] for entry in entries for name in ("value", "low", "high")]
-    return ends(values, include=(0.0,) if zero else ())
+def _domain(entries: Iterable[dict], *, floor: tuple[float, ...] = ()) -> tuple[float, float]:
+    return ends([entry[name] for entry in entries for name in ("value", "low", "high")], include=floor)
 
 
 def _matched(name: str) -> str:

@@ -28,8 +28,11 @@ def widths(texts: Iterable[str | None]) -> list[str]:
 
 def widest(results: Results) -> str | None:
     """Return the widest width that the results speak of."""
-    found = widths([row.width for row in results.rows] + [network.width for network in results.networks])
-    return found[0] if found else None
+    rows = (*results.rows, *results.feature_errors)
+    texts = {network.width for network in results.networks} | {row.width for row in rows}
+    sides = {side for row in rows for side in (row.source, row.target)}
+    texts |= {found[1] for side in sides if (found := group(side))}
+    return next(iter(widths(texts)), None)
 
 
 def group(text: str | None) -> tuple[int, str] | None:
@@ -58,6 +61,11 @@ def counts(rows: Iterable[Row]) -> str:
     numbers = [parsed[0] for row in found if (parsed := group(row.source))]
     several = distinct(number for number in numbers if number > 1)
     return " · ".join(str(number) for number in several or numbers[:1])
+
+
+def slug(text: str) -> str:
+    """Return a study's name as a part of a file's name and of an id in the page."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
 
 
 def _size(text: str) -> float:

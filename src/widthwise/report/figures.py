@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from widthwise.report.by_epoch import LINES_A_WIDTH, training_curves
 from widthwise.report.by_feature import BINS_A_DECADE, feature_errors
 from widthwise.report.by_width import gap_checks, one_interval, probe_accuracy, span_error, span_gap
-from widthwise.report.comparison import MATCHINGS, distinct, select
+from widthwise.report.comparison import MATCHINGS, distinct, select, slug
 from widthwise.results import Results, Row
 
 ASKED = {
@@ -26,92 +26,107 @@ class Figure:
     name: str
     title: str
     caption: str
-    spec: dict | None
+    spec: dict
 
 
 def figures(results: Results) -> list[Figure]:
     """Return every figure that has something to show, in the order of the page."""
-    studies = distinct([row.study for row in results.rows] + [found.study for found in results.feature_errors])
-    drawn = [figure for study in studies for figure in _trained(results, study)]
-    drawn += [figure for study in studies for figure in _untrained(results, study)]
-    drawn += [Figure("training_curves", "Training", *_curves(results))]
-    return [figure for figure in drawn if figure.spec]
+    studies = distinct(
+        [row.study for row in results.rows] + [found.study for found in results.feature_errors]
+    )
+    found = [figure for study in studies for figure in (*_spans(results, study), *_readouts(results, study))]
+    found += [figure for study in studies for figure in _untrained(results, study)]
+    return found + list(_training(results))
 
 
-def _trained(results: Results, study: str) -> Iterator[Figure]:
-    asked = ASKED.get(study, study.replace("_", " "))
-    yield Figure(
+def _spans(results: Results, study: str) -> Iterator[Figure]:
+    asked, named = _asked(study), study.replace("_", " ")
+    yield from _drawn(
         f"span_error_{study}",
         f"Span error: how well {asked}",
         "Lower is better spanned: 0 is spanned, 1 no better than the mean."
-        + _computed(results, study, "span_error"),
+        f"{_bars(results, study, 'span_error')}",
         span_error(results, study),
     )
-    yield Figure(
+    yield from _drawn(
         f"span_gap_{study}",
         f"Span gap: how well {asked}",
-        "The span error less that of another network of the target's own kind: above the line the source misses "
-        "more, below it misses less." + _computed(results, study, "span_gap"),
+        "The span error less that of another network of the target’s own kind: above the line the source "
+        f"misses more, below it misses less.{_bars(results, study, 'span_gap')}",
         span_gap(results, study),
     )
-    yield Figure(
+    yield from _drawn(
         f"gap_checks_{study}",
-        f"What the verdict rests on: {study.replace('_', ' ')}",
-        "A gap counts only where its lines fall on one side of zero: on rows of each kind and, on the first kind, "
-        "extrapolated to endless rows in two ways, with standardised sources, and with the means of the classes "
-        "taken out.",
+        f"What the verdict rests on: {named}",
+        "A gap counts only where its marks fall on one side of zero: on rows of each kind and, on the first "
+        "kind, extrapolated to endless rows in two ways, with standardised sources, and with the means of "
+        "the classes taken out.",
         gap_checks(results, study),
     )
-    yield Figure(
+    yield from _drawn(
         f"feature_errors_{study}",
-        f"Errors of single features: {study.replace('_', ' ')}",
-        "What a mean hides: the share of target features by their own span error, on a logarithmic scale with "
-        f"{BINS_A_DECADE} bins a decade, all pairs of networks pooled; filled grey is the baseline.",
+        f"Errors of single features: {named}",
+        "What a mean hides: the share of target features by their own span error, on a logarithmic scale "
+        f"with {BINS_A_DECADE} bins a decade, all pairs of networks pooled; filled grey is the baseline.",
         feature_errors(results, study),
     )
-    yield Figure(
+
+
+def _readouts(results: Results, study: str) -> Iterator[Figure]:
+    yield from _drawn(
         f"probe_accuracy_{study}",
         "Performance: what a linear readout gets",
-        "A probe below the ensemble of the same networks is not a statement about features: the ensemble is a "
-        "linear readout of them too. Small dots are single networks." + _computed(results, study, "probe_accuracy"),
+        "A probe below the ensemble of the same networks says nothing of their features, for that ensemble "
+        "is a linear readout of them too. Small dots are single networks."
+        f"{_bars(results, study, 'probe_accuracy')}",
         probe_accuracy(results, study),
     )
 
 
 def _untrained(results: Results, study: str) -> Iterator[Figure]:
-    asked = ASKED.get(study, study.replace("_", " "))
-    yield Figure(
+    yield from _drawn(
         f"span_error_{study}_untrained",
-        f"Before training: how well {asked}",
+        f"Before training: how well {_asked(study)}",
         "The same measurement at initialisation: what training has to be compared with."
-        + _computed(results, study, "span_error", trained=False),
+        f"{_bars(results, study, 'span_error', trained=False)}",
         span_error(results, study, trained=False),
     )
-    yield Figure(
+    yield from _drawn(
         f"span_gap_{study}_untrained",
-        f"Before training: the span gap, {study.replace('_', ' ')}",
-        "The same gap at initialisation." + _computed(results, study, "span_gap", trained=False),
+        f"Before training: {study.replace('_', ' ')}",
+        f"The same gap at initialisation.{_bars(results, study, 'span_gap', trained=False)}",
         span_gap(results, study, trained=False),
     )
 
 
-def _curves(results: Results) -> tuple[str, dict | None]:
-    caption = (
-        "Each line is one network: features are compared fairly only between networks that have trained as far as "
-        f"each other. At most {LINES_A_WIDTH} networks of a width are drawn."
+def _training(results: Results) -> Iterator[Figure]:
+    yield from _drawn(
+        "training_curves",
+        "Training",
+        "Each line is one network: features are compared fairly only between networks that have trained "
+        f"equally far. At most {LINES_A_WIDTH} networks of a width are drawn.",
+        training_curves(results),
     )
-    return caption, training_curves(results)
 
 
-def _computed(results: Results, study: str, measure: str, trained: bool = True) -> str:
+def _drawn(name: str, title: str, caption: str, spec: dict | None) -> Iterator[Figure]:
+    if spec is not None:
+        yield Figure(slug(name), title, caption, spec)
+
+
+def _asked(study: str) -> str:
+    return ASKED.get(study, study.replace("_", " "))
+
+
+def _bars(results: Results, study: str, measure: str, trained: bool = True) -> str:
     """Return what the bars of a figure are, and how the numbers below its widths are to be read."""
     rows = select(results.rows, study=study, measure=measure, trained=trained, seed=None)
-    rows = [row for row in one_interval(rows) if row.measure != "span_error" or row.statistic == "mean"]
+    rows = [row for row in one_interval(rows) if row.measure == "probe_accuracy" or row.statistic == "mean"]
     words = distinct(_over(row) for row in rows)
     bars = f" Bars: 95 % intervals {'; '.join(words)}." if words else ""
     rules = distinct((row.matching for row in rows), MATCHINGS)
     both = " Below each width: how many networks stand together, by parameters and by features."
-    return bars + (both if len(rules) > 1 and measure.startswith("span") else "")
+    return bars + (both if len(rules) > 1 and measure != "probe_accuracy" else "")
 
 
 def _over(row: Row) -> str | None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from widthwise.errors import StorageError, UsageError
 
 MARK = '<meta name="generator" content="Widthwise'
-OURS = re.compile(r"(summary_\w+|scores|networks|findings|history|feature_errors)\.(csv|json)|index\.html|figures")
+OURS = re.compile(
+    r"(summary_[\w-]+|scores|networks|findings|history|feature_errors)\.(csv|json)|index\.html|figures"
+)
 
 
 def replace(target: Path, files: Mapping[str, str]) -> Path:
@@ -28,7 +30,9 @@ def replace(target: Path, files: Mapping[str, str]) -> Path:
             _write(new, files)
             _swap(target, new, Path(beside) / "old")
     except OSError as error:
-        raise StorageError(f"cannot write the report to {target}: {error.strerror or error}; nothing was changed") from error
+        raise StorageError(
+            f"cannot write the report to {target}: {error.strerror or error}; nothing was changed"
+        ) from error
     return target
 
 

@@ -1,10 +1,11 @@
 """The report: one page that opens offline, and beside it the same tables and figures as files.
 
-    index.html                everything, in one file that asks the network for nothing
-    scores.csv, scores.json   the tables: scores, networks, findings, history, feature_errors, summary_STUDY
-    figures/NAME.svg          the figures, and their specifications as NAME.vl.json
+index.html                everything, in one file that asks the network for nothing
+scores.csv, scores.json   the tables: scores, networks, findings, history, feature_errors, summary_STUDY
+figures/NAME.svg          the figures, and their specifications as NAME.vl.json
 """
 
+import dataclasses
 import importlib.metadata
 import importlib.resources
 import json
@@ -46,9 +47,18 @@ def write(results: Results, into: Path) -> Path:
 
 def files(results: Results) -> dict[str, str]:
     """Return every file of the report by its path inside the folder: the same text for the same results."""
-    drawn = [Drawn(figure, drawing.draw(figure.spec), drawing.draw(stacked(figure.spec))) for figure in figures(results)]
+    drawn = [
+        Drawn(figure, drawing.draw(figure.spec), drawing.draw(stacked(figure.spec)))
+        for figure in figures(results)
+    ]
     found = {"index.html": render(results, drawn)}
-    beside = [score_table(results), networks(results), findings(results), history(results), feature_errors(results)]
+    beside = [
+        score_table(results),
+        networks(results),
+        findings(results),
+        history(results),
+        feature_errors(results),
+    ]
     for table in [*beside, *summaries(results)]:
         found[f"{table.name}.csv"] = to_csv(table)
         found[f"{table.name}.json"] = to_json(table)
@@ -72,11 +82,13 @@ def render(results: Results, drawn: list[Drawn]) -> str:
         figures=[_inlined(each) for each in drawn],
         by_hand=drawing.converter() is None,
         networks=networks(results),
-        scores=score_table(results),
+        scores=_value_first(score_table(results)),
         feature_errors=bool(results.feature_errors),
         history=bool(history(results).rows),
         provenance=list(_lines(results.provenance)),
-        study=yaml.safe_dump(_plain(results.study), sort_keys=False, allow_unicode=True, default_flow_style=None, width=88),
+        study=yaml.safe_dump(
+            _plain(results.study), sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
+        ),
         recolour=Markup(theme.recolour()),
         cells=_cells,
         columns=_columns,
@@ -91,7 +103,21 @@ def _inlined(each: Drawn) -> dict:
         Markup(drawing.inline(svg, f"{figure.name}-{kind}", figure.title))
         for kind, svg in (("wide", each.wide), ("narrow", each.narrow))
     )
-    return {"name": figure.name, "title": figure.title, "caption": figure.caption, "wide": wide, "narrow": narrow}
+    return {
+        "name": figure.name,
+        "title": figure.title,
+        "caption": figure.caption,
+        "wide": wide,
+        "narrow": narrow,
+    }
+
+
+def _value_first(table: Table) -> Table:
+    """Return the score table with the numbers before the seed, so that they are in sight."""
+    late = ("seed", "method", "df", "n", "p")
+    order = sorted(range(len(table.header)), key=lambda k: table.header[k] in late)
+    rows = tuple(tuple(row[k] for k in order) for row in table.rows)
+    return dataclasses.replace(table, header=tuple(table.header[k] for k in order), rows=rows)
 
 
 def _cells(table: Table) -> Iterator[list[Markup]]:
@@ -103,7 +129,7 @@ def _cells(table: Table) -> Iterator[list[Markup]]:
 def _cell(value: Cell, shown: str) -> Markup:
     value = finite(value)
     exact = "" if value is None else str(value)
-    shown = _typeset(shown) if isinstance(value, int | float) else shown
+    shown = _typeset(shown) if isinstance(value, int | float) and not isinstance(value, bool) else shown
     if shown == exact:
         return Markup("<td>{}").format(shown)
     return Markup('<td data-v="{}">{}').format(exact, shown)
@@ -116,13 +142,14 @@ def _columns(table: Table) -> Markup:
         name = f"#{table.name} :is(th, td):nth-child({k + 1})"
         if right:
             rules.append(f"{name} {{ text-align: right; }}")
-        if all(row[k] is None for row in table.rows):
+        if k not in table.shown:
             rules.append(f"{name} {{ display: none; }}")
     return Markup("\n".join(rules))
 
 
 def _typeset(words: str) -> str:
-    """Return words with a true minus before numbers and a times sign between a count and a width."""
+    """Return words with a true minus, a times sign between a count and a width, and no break before a %."""
+    words = re.sub(r"(?<=\d) %", "\N{NARROW NO-BREAK SPACE}%", words)
     words = re.sub(r"(?<![\w.)\]])-(?=[\d.])", "−", words)
     return re.sub(r"(\d) x (\d)", r"\1 × \2", words)
 

@@ -21,7 +21,10 @@ def draw(spec: dict) -> str:
     for k in range(0, len(panels), columns):
         x = 0
         for panel, (w, _) in zip(panels[k : k + columns], sizes[k : k + columns], strict=True):
-            parts.append(f'<g transform="translate({x + _left(panel)},{y + TOP})">{_panel(panel, spec["datasets"])}</g>')
+            parts.append(
+                f'<g transform="translate({x + _left(panel)},{y + TOP})">'
+                f"{_panel(panel, spec['datasets'])}</g>"
+            )
             x += w
         y += max(h for _, h in sizes[k : k + columns])
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y}" viewBox="0 0 {width} {y}"'
@@ -32,7 +35,10 @@ def draw(spec: dict) -> str:
 def _panel(panel: dict, datasets: dict[str, list[Entry]]) -> str:
     size = {"x": panel["width"], "y": panel["height"]}
     scaled = next(layer for layer in panel["layer"] if {"x", "y"} <= set(layer["encoding"]))["encoding"]
-    places = {channel: _scale(scaled[channel], scaled.get(f"{channel}Offset"), size[channel], channel) for channel in "xy"}
+    places = {
+        channel: _scale(scaled[channel], scaled.get(f"{channel}Offset"), size[channel], channel)
+        for channel in "xy"
+    }
     title = panel["title"]
     parts = [
         _text(0, -26, title["text"], weight=600, size=13),
@@ -46,7 +52,9 @@ def _panel(panel: dict, datasets: dict[str, list[Entry]]) -> str:
     return "".join(parts)
 
 
-def _scale(encoding: dict, offset: dict | None, size: int, channel: str) -> Callable[[Entry, float | str], float]:
+def _scale(
+    encoding: dict, offset: dict | None, size: int, channel: str
+) -> Callable[[Entry, float | str], float]:
     """Return where a value of an entry stands, in pixels from the left or the top."""
     domain = encoding["scale"]["domain"]
     if encoding["type"] == "ordinal":
@@ -56,7 +64,11 @@ def _scale(encoding: dict, offset: dict | None, size: int, channel: str) -> Call
 
         def named(entry: Entry, value) -> float:
             centre = step * (outer + domain.index(value) + (1 - inner) / 2)
-            shift = (within.index(entry["series"]) + 0.5) / len(within) - 0.5 if entry.get("series") in within else 0
+            shift = (
+                (within.index(entry["series"]) + 0.5) / len(within) - 0.5
+                if entry.get("series") in within
+                else 0
+            )
             return centre + shift * step * (1 - inner)
 
         return named
@@ -87,14 +99,21 @@ def _axis(channel: str, encoding: dict, place: Callable, size: dict) -> str:
     if channel == "x":
         parts.append(_line(0, size["y"], size["x"], size["y"], LIGHT["line"]))
         below = size["y"] + (46 if named else 36)
-        parts += [_text(size["x"] / 2, below + 14 * k, t, anchor="middle", colour="muted") for k, t in enumerate(titles)]
+        parts += [
+            _text(size["x"] / 2, below + 14 * k, t, anchor="middle", colour="muted")
+            for k, t in enumerate(titles)
+        ]
     return "".join(parts)
 
 
 def _layer(layer: dict, entries: list[Entry], places: dict[str, Callable], size: dict) -> str:
     mark, encoding = layer["mark"], layer["encoding"]
     paint = _paint(mark, encoding)
-    at = {name: _position(encoding[name], places[name[0]]) for name in ("x", "y", "x2", "y2") if name in encoding}
+    at = {
+        name: _position(encoding[name], places[name[0]])
+        for name in ("x", "y", "x2", "y2")
+        if name in encoding
+    }
     if mark["type"] == "point":
         return "".join(_point(at["x"](e), at["y"](e), paint(e), mark, e.get("text", "")) for e in entries)
     if mark["type"] in ("line", "area"):
@@ -135,12 +154,17 @@ def _groups(entries: list[Entry], encoding: dict) -> Iterable[list[Entry]]:
 def _path(entries: list[Entry], at: dict, look: dict, mark: dict, size: dict) -> str:
     points = [(at["x"](entry), at["y"](entry)) for entry in entries]
     if mark.get("interpolate") == "step-after":
-        points = [corner for (x, y), (x2, _) in zip(points, [*points[1:], points[-1]], strict=True) for corner in ((x, y), (x2, y))]
+        points = [
+            corner
+            for (x, y), (x2, _) in zip(points, [*points[1:], points[-1]], strict=True)
+            for corner in ((x, y), (x2, y))
+        ]
     if mark["type"] == "area":
         points = [(points[0][0], size["y"]), *points, (points[-1][0], size["y"])]
         painted = f'fill="{look["color"]}"'
     else:
-        painted = f'fill="none" stroke="{look["color"]}" stroke-width="{mark["strokeWidth"]}"{_dashed(look["strokeDash"])}'
+        stroke = f'stroke="{look["color"]}" stroke-width="{mark["strokeWidth"]}"'
+        painted = f'fill="none" {stroke}{_dashed(look["strokeDash"])}'
     corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return f'<polyline points="{corners}" {painted} opacity="{mark.get("opacity", 1)}"/>'
 
@@ -168,7 +192,8 @@ def _point(x: float, y: float, look: dict, mark: dict, words: str) -> str:
     title = f"<title>{escape(words)}</title>" if words else ""
     if corners is None:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" {painted}>{title}</circle>'
-    return f'<polygon points="{" ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in corners)}" {painted}>{title}</polygon>'
+    around = " ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in corners)
+    return f'<polygon points="{around}" {painted}>{title}</polygon>'
 
 
 def _legend(panels: list[dict], width: float, columns: int | None) -> tuple[str, float]:
@@ -197,7 +222,9 @@ def _sample(x: float, y: float, mark: dict, look: dict) -> str:
 def _kept(layer: dict, entry: Entry) -> bool:
     """Return whether an entry passes a layer's filters."""
     tests = [step["filter"] for step in layer.get("transform", [])]
-    return all(entry[t["field"]] == t["equal"] if "equal" in t else entry[t["field"]] is not None for t in tests)
+    return all(
+        entry[t["field"]] == t["equal"] if "equal" in t else entry[t["field"]] is not None for t in tests
+    )
 
 
 def _label(value: float, axis: dict) -> str:
@@ -207,7 +234,7 @@ def _label(value: float, axis: dict) -> str:
     return format(int(value) if form == "d" else value, form.replace("~", "")).replace("-", "−")
 
 
-def _line(x, y, x2, y2, colour, width=1, dash=(1, 0)) -> str:
+def _line(x, y, x2, y2, colour, width: float = 1, dash=(1, 0)) -> str:
     ends = f'x1="{x:.1f}" y1="{y:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
     return f'<line {ends} stroke="{colour}" stroke-width="{width}"{_dashed(dash)}/>'
 

@@ -12,7 +12,7 @@ from widthwise.report import theme
 from widthwise.report.comparison import widths
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-STACKED_WIDTH = 270
+STACKED_WIDTH = 292
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def style(label: str, colour: str, k: int) -> Style:
     return Style(label, theme.LIGHT[colour], theme.SHAPES[k % 5], theme.DASHES[k % 5])
 
 
-def width_styles(texts: Iterable[str]) -> dict[str, Style]:
+def width_styles(texts: Iterable[str | None]) -> dict[str | None, Style]:
     """Return a style for each width, ordered wide to narrow along one scale of colours."""
     return {
         width: Style(f"width {width}", theme.WIDTHS[k % 5], theme.SHAPES[k % 5], theme.DASHES[k % 5])
@@ -56,8 +56,8 @@ def figure(datasets: dict[str, list[dict]], panels: list[dict]) -> dict:
 
 def stacked(spec: dict) -> dict:
     """Return the same figure for a narrow screen: one panel a row, one legend entry a row."""
-    config = {**spec["config"], "legend": {**spec["config"]["legend"], "columns": 1}}
-    config["axisQuantitative"] = {"labelOverlap": "parity"}
+    legend = {**spec["config"]["legend"], "columns": 1}
+    config = {**spec["config"], "legend": legend, "axisQuantitative": {"labelOverlap": "parity"}}
     panels = [{**panel, "width": min(panel["width"], _room(panel))} for panel in spec["concat"]]
     return {**spec, "config": config, "columns": 1, "concat": panels}
 
@@ -91,7 +91,12 @@ def logarithmic(field: str, domain: tuple[float, float], **axis) -> dict:
     first, last = (math.log10(end) for end in domain)
     ticks = [10.0**k for k in range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)]
     axis = {"values": ticks, "format": "~g", **axis}
-    return {"field": field, "type": "quantitative", "scale": {"domain": list(domain), "type": "log"}, "axis": axis}
+    return {
+        "field": field,
+        "type": "quantitative",
+        "scale": {"domain": list(domain), "type": "log"},
+        "axis": axis,
+    }
 
 
 def signed(axis: dict) -> dict:
@@ -115,15 +120,23 @@ def strokes(styles: list[Style]) -> dict:
 
 
 def series(x: dict, y: dict, styles: list[Style], *, lines: bool = True) -> list[dict]:
-    """Return the layers of series over named places: interval, line and point, side by side within a place."""
+    """Return the layers of series over named places: interval, line and point, side by side."""
     order = _side_by_side(styles)
     across, along = ("x", "y") if x["type"] == "ordinal" else ("y", "x")
-    axes = {"x": x, "y": y, f"{across}Offset": {"field": "series", "type": "nominal", "scale": {"domain": order}}}
+    axes = {
+        "x": x,
+        "y": y,
+        f"{across}Offset": {"field": "series", "type": "nominal", "scale": {"domain": order}},
+    }
     colour = {"color": paint("color", styles)}
     ends = {along: {**axes[along], "field": "low"}, f"{along}2": {"field": "high"}}
-    bars = layer({"type": "rule", "strokeWidth": 2}, {**axes, **ends, **colour}, only={"field": "low", "valid": True})
+    bars = layer(
+        {"type": "rule", "strokeWidth": 2}, {**axes, **ends, **colour}, only={"field": "low", "valid": True}
+    )
     paths = [
-        layer({"type": "line", "strokeWidth": 1.5, "strokeDash": list(s.dash)}, {**axes, **colour}, only=of(s))
+        layer(
+            {"type": "line", "strokeWidth": 1.5, "strokeDash": list(s.dash)}, {**axes, **colour}, only=of(s)
+        )
         for s in styles
     ]
     mark = {"type": "point", "filled": True, "size": 62, "opacity": 1}
@@ -135,7 +148,11 @@ def series(x: dict, y: dict, styles: list[Style], *, lines: bool = True) -> list
 def level(value: float, channel: str = "y", **mark) -> dict:
     """Return a line across the panel at one value."""
     look = {"type": "rule", "color": theme.LIGHT["zero"], "strokeWidth": 1, **mark}
-    return {"data": {"values": [{}]}, "mark": look, "encoding": {channel: {"datum": value, "type": "quantitative"}}}
+    return {
+        "data": {"values": [{}]},
+        "mark": look,
+        "encoding": {channel: {"datum": value, "type": "quantitative"}},
+    }
 
 
 def band(value: float, low: float | None, high: float | None) -> list[dict]:
@@ -145,7 +162,14 @@ def band(value: float, low: float | None, high: float | None) -> list[dict]:
     if low is None or high is None:
         return [line]
     sides = {"y": {"datum": low, "type": "quantitative"}, "y2": {"datum": high}}
-    return [{"data": {"values": [{}]}, "mark": {"type": "rect", "color": colour, "opacity": 0.16}, "encoding": sides}, line]
+    return [
+        {
+            "data": {"values": [{}]},
+            "mark": {"type": "rect", "color": colour, "opacity": 0.16},
+            "encoding": sides,
+        },
+        line,
+    ]
 
 
 def dots(x: dict, y: dict, styles: list[Style], data: str) -> dict:
@@ -158,7 +182,7 @@ def dots(x: dict, y: dict, styles: list[Style], data: str) -> dict:
 
 def layer(mark: dict, encoding: dict, *, data: str | None = None, only: dict | None = None) -> dict:
     """Return one layer; with `only` of the entries that satisfy that predicate."""
-    found = {"mark": mark, "encoding": encoding}
+    found: dict = {"mark": mark, "encoding": encoding}
     if only:
         found["transform"] = [{"filter": only}]
     return {"data": {"name": data}, **found} if data else found
@@ -199,4 +223,4 @@ def _columns(n: int) -> int:
 def _room(panel: dict) -> int:
     """Return the width that a panel has on a narrow screen: less where words stand to its left."""
     named = any(part["encoding"].get("y", {}).get("type") == "ordinal" for part in panel["layer"])
-    return STACKED_WIDTH - 110 if named else STACKED_WIDTH
+    return STACKED_WIDTH - 120 if named else STACKED_WIDTH

@@ -14,7 +14,9 @@ TERMINAL_COLUMNS = 100
 class Table:
     """A table of plain values.
 
-    `name` is its file's. For readers only: the columns in `signed` show a plus sign, the cell `marked` a star.
+    `name` is its file's. For readers only: the columns in `signed` show a plus sign, the cell `marked` a
+    star, `interval` names three columns that are read as one, "value [low, high]", and those in `aside` are
+    left out.
     """
 
     name: str
@@ -24,6 +26,8 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     signed: frozenset[str] = frozenset()
     marked: str | None = None
+    interval: tuple[str, str, str] | None = None
+    aside: frozenset[str] = frozenset()
 
     @property
     def numeric(self) -> list[bool]:
@@ -31,13 +35,34 @@ class Table:
         return [_numbers([row[k] for row in self.rows]) for k in range(len(self.header))]
 
     @property
+    def heads(self) -> list[str]:
+        """The header as a reader sees it."""
+        value = self.interval[0] if self.interval else None
+        return [f"{name} [95 %]" if name == value else name.replace("_", " ") for name in self.header]
+
+    @property
     def texts(self) -> list[list[str]]:
         """Every cell as a reader sees it."""
-        signs = [name in self.signed for name in self.header]
-        return [[self._text(cell, sign) for cell, sign in zip(row, signs, strict=True)] for row in self.rows]
+        return [
+            [self._text(dict(zip(self.header, row, strict=True)), name) for name in self.header]
+            for row in self.rows
+        ]
 
-    def _text(self, cell: Cell, signed: bool) -> str:
-        return f"{cell}*" if self.marked is not None and cell == self.marked else text(cell, signed)
+    @property
+    def shown(self) -> list[int]:
+        """The columns that a reader sees: not those aside, nor the ends of an interval, nor empty ones."""
+        out = self.aside | set(self.interval[1:] if self.interval else ())
+        filled = [any(finite(row[k]) is not None for row in self.rows) for k in range(len(self.header))]
+        return [k for k, name in enumerate(self.header) if name not in out and filled[k]]
+
+    def _text(self, row: dict[str, Cell], name: str) -> str:
+        if self.marked is not None and row[name] == self.marked:
+            return f"{row[name]}*"
+        words = text(row[name], name in self.signed)
+        if self.interval and name == self.interval[0]:
+            low, high = (text(row[end], name in self.signed) for end in self.interval[1:])
+            return f"{words} [{low}, {high}]" if low and high else words
+        return words
 
 
 def text(value: Cell, signed: bool = False) -> str:
@@ -50,7 +75,17 @@ def text(value: Cell, signed: bool = False) -> str:
     if not isinstance(value, float):
         return str(value)
     size = abs(value)
-    form = ".1e" if 0 < size < 5e-5 else ".4f" if size < 10 else ".2f" if size < 1000 else ".0f"
+    form = (
+        ".0f"
+        if value.is_integer()
+        else ".1e"
+        if 0 < size < 5e-5
+        else ".4f"
+        if size < 10
+        else ".2f"
+        if size < 1000
+        else ".0f"
+    )
     return format(value, ("+" if signed else "") + form)
 
 
@@ -61,24 +96,24 @@ def finite(value: Cell) -> Cell:
 
 def to_text(table: Table) -> str:
     """Return the table in aligned columns of plain text: numbers to the right, words to the left."""
-    cells = [list(table.header), *table.texts]
-    sizes = [max(len(line[k]) for line in cells) for k in range(len(table.header))]
+    lines = _read(table)
+    sizes = [max(len(line[k]) for line in lines) for k in range(len(table.shown))]
     gap = "  " if sum(sizes) + 2 * len(sizes) - 2 <= TERMINAL_COLUMNS else " "
-    columns = list(zip(sizes, table.numeric, strict=True))
-    lines = [
-        gap.join(cell.rjust(n) if right else cell.ljust(n) for cell, (n, right) in zip(line, columns, strict=True))
-        for line in cells
-    ]
-    lines.insert(1, gap.join("-" * size for size in sizes))
-    return "\n".join(line.rstrip() for line in lines)
+    columns = list(zip(sizes, _right(table), strict=True))
+    lines.insert(1, ["-" * size for size in sizes])
+    return "\n".join(
+        gap.join(
+            cell.rjust(n) if right else cell.ljust(n) for cell, (n, right) in zip(line, columns, strict=True)
+        ).rstrip()
+        for line in lines
+    )
 
 
 def to_markdown(table: Table) -> str:
     """Return the table as a Markdown table."""
-    rule = ["--:" if right else ":--" for right in table.numeric]
-    lines = [list(table.header), rule, *table.texts]
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    lines = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in _read(table)]
+    lines.insert(1, ["--:" if right else ":--" for right in _right(table)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def to_csv(table: Table) -> str:
@@ -96,6 +131,17 @@ def to_json(table: Table) -> str:
     return json.dumps(rows, indent=1)
 
 
+def _read(table: Table) -> list[list[str]]:
+    """Return the header and the rows as a reader sees them."""
+    return [[line[k] for k in table.shown] for line in [table.heads, *table.texts]]
+
+
+def _right(table: Table) -> list[bool]:
+    return [table.numeric[k] for k in table.shown]
+
+
 def _numbers(cells: list[Cell]) -> bool:
     filled = [cell for cell in cells if cell is not None]
-    return bool(filled) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in filled)
+    return bool(filled) and all(
+        isinstance(cell, int | float) and not isinstance(cell, bool) for cell in filled
+    )

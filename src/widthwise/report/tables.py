@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Iterable
 
 from widthwise import results as scores
-from widthwise.report.comparison import MATCHINGS, SPLITS, distinct, group, role, select, widest, widths
-from widthwise.report.table import Cell, Table, text, to_csv, to_json, to_markdown, to_text
+from widthwise.report.comparison import MATCHINGS, SPLITS, distinct, group, role, select, slug, widest, widths
+from widthwise.report.table import Cell, Table, to_csv, to_json, to_markdown, to_text
 from widthwise.results import Results, Row
 
 __all__ = ["Table", "summaries", "summary", "tables", "to_csv", "to_json", "to_markdown", "to_text"]
 
+LEGEND = "FSE: 0 spanned, 1 no better than the mean. FSG: FSE less baseline."
 PAPER = "parameters"  # the paper's matching rule, marked with a star
 
 
@@ -28,7 +29,12 @@ def tables(results: Results) -> list[Table]:
 
 def summary(results: Results) -> str:
     """Return the summaries as plain text for a terminal, at most 100 columns wide."""
-    blocks = [f"{table.title}\n{to_text(_terminal(table))}\n{_notes(table)}" for table in summaries(results)]
+    blocks = []
+    for table in summaries(results):
+        extra = frozenset(name for name in table.header if name.startswith("FSG "))
+        header = tuple("nets" if name == "networks" else name for name in table.header)  # to fit 100 columns
+        narrow = dataclasses.replace(table, header=header, aside=table.aside | extra)
+        blocks.append(f"{table.title}\n{to_text(narrow)}\n{table.caption}\n{LEGEND}")
     return "\n\n".join(blocks)
 
 
@@ -97,10 +103,22 @@ def _summary(results: Results, study: str) -> Table:
     header = ("width", "matching", "networks", "FSE", "baseline", "FSG", "low", "high", "interval", *gaps)
     filled = tuple(line for line in lines if any(cell is not None for cell in line[3:]))
     caption = f"Trained networks, {splits[0]} rows." if splits else "Trained networks."
-    caption += " * the paper's matching." if any(row.matching == PAPER for row in rows) else ""
+    caption += " * the paper's matching." if any(line[1] == PAPER for line in filled) else ""
+    over = distinct(line[header.index("interval")] for line in filled)
+    caption += f" [95 %]: over {' or '.join(map(str, over))}." if over else ""
     signed = frozenset({"FSG", "low", "high", *gaps})
     title = study.replace("_", " ")
-    return Table(f"summary_{study}", title, caption, (*header, "FP", "verdict"), filled, signed, PAPER)
+    return Table(
+        f"summary_{slug(study)}",
+        title,
+        caption,
+        (*header, "FP", "verdict"),
+        filled,
+        signed=signed,
+        marked=PAPER,
+        interval=("FSG", "low", "high"),
+        aside=frozenset({"interval"}),
+    )
 
 
 def _line(rows, probes, wide, width, matching, splits) -> tuple[Cell, ...]:
@@ -142,26 +160,6 @@ def _count(*rows: Row | None) -> int | None:
     """Return how many networks stand together: in the first source of several, else in the first."""
     found = [parsed[0] for row in rows if row and (parsed := group(row.source))]
     return next((count for count in found if count > 1), found[0] if found else None)
-
-
-def _terminal(table: Table) -> Table:
-    """Return a summary with its interval in one column, and without the columns that nothing fills."""
-    at = {name: k for k, name in enumerate(table.header)}
-    rows = []
-    for row in table.rows:
-        gap, low, high = (text(row[at[name]], signed=True) for name in ("FSG", "low", "high"))
-        interval = f"{gap} [{low}, {high}]" if low and high else gap
-        rows.append((*row[:5], interval or None, row[at["FP"]], row[at["verdict"]]))
-    header = ("width", "matching", "nets", "FSE", "baseline", "FSG [95 %]", "FP", "verdict")
-    filled = [k for k in range(len(header)) if any(row[k] is not None for row in rows)]
-    kept = tuple(tuple(row[k] for k in filled) for row in rows)
-    return dataclasses.replace(table, header=tuple(header[k] for k in filled), rows=kept)
-
-
-def _notes(table: Table) -> str:
-    over = distinct(row[table.header.index("interval")] for row in table.rows)
-    about = f" [95 %]: over {' or '.join(over)}." if over else ""
-    return f"{table.caption}{about}\nFSE: 0 spanned, 1 no better than the mean. FSG: FSE less baseline."
 
 
 def _over_networks_first(row: Row) -> bool:

@@ -35,7 +35,12 @@ DASHES = ((1, 0), (6, 3), (2, 2), (8, 3, 2, 3), (1, 3))
 def config() -> dict:
     """Return the Vega-Lite configuration that every figure carries."""
     label = {"labelFont": FONT, "labelFontSize": 12, "labelColor": LIGHT["ink"]}
-    title = {"titleFont": FONT, "titleFontSize": 12, "titleFontWeight": "normal", "titleColor": LIGHT["muted"]}
+    title = {
+        "titleFont": FONT,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titleColor": LIGHT["muted"],
+    }
     return {
         "background": LIGHT["paper"],
         "padding": 6,
