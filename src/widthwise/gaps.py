@@ -178,7 +178,7 @@ def error_rows(gap: Gap, scores: Scores, which: Literal["first", "second"], widt
             yield row(variant, variant.statistic, value=gap.mean(scores, variant, which), **size)
             continue
         over = gap.over_rows(scores, variant, which)
-        yield row(variant, "mean", **_interval(over), **size | {"df": size["df"]})
+        yield row(variant, "mean", **_interval(over) | size)
         for name in PLAIN:
             yield row(variant, name, value=_mean([f[name] for f in found]), **size)
 

@@ -279,7 +279,6 @@ class Joint:
 
     Args:
         groups: features by name.
-        targets: names of the groups that are regressed on others.
         labels: (rows,) class of every row, or None.
 
     `kept` is for what is computed once and shared by all pairs of the joint.
@@ -287,7 +286,6 @@ class Joint:
 
     groups: dict[str, Concatenation]
     split: Split
-    targets: tuple[str, ...] = ()
     labels: Int[Tensor, " rows"] | None = None
     kept: dict = field(default_factory=dict, repr=False)
 
@@ -369,13 +367,16 @@ class Joint:
 class Pair:
     """Two groups of columns of a joint: what a measure is asked of.
 
-    `logits` names the groups that hold the outputs of the source's networks, where there are any.
+    Attributes:
+        logits: names of the groups that hold the outputs of the source's networks, where there are any.
+        among: names of all groups that will be targets of the same source: what is costly is done once.
     """
 
     joint: Joint
     source: tuple[str, ...]
     target: tuple[str, ...] = ()
     logits: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
 
     @property
     def source_columns(self) -> Int[Tensor, " source"]:

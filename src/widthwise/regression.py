@@ -50,18 +50,20 @@ class Choice:
 
 
 class Regression:
-    """All targets of a joint regressed on one source, for every part of the split and every penalty.
+    """Groups of a joint regressed on one source, for every part of the split and every penalty.
 
     Args:
-        joint: its `targets` are what is regressed.
         source: names of the groups that make up the source.
+        targets: names of the groups that are regressed on it, all at once.
         size: "fit" for all rows that fit; "half" and "quarter" for nested shares of them.
     """
 
-    def __init__(self, joint: Joint, source: Sequence[str], options: Options, size: str = "fit"):
+    def __init__(
+        self, joint: Joint, source: Sequence[str], targets: Sequence[str], options: Options, size: str = "fit"
+    ):
         self.joint, self.options, self.size = joint, options, size
         self.source = torch.cat([joint.columns[name] for name in source])
-        self.target = torch.cat([joint.columns[name] for name in joint.targets])
+        self.target = torch.cat([joint.columns[name] for name in targets])
         self.labels = joint.label_columns if options.within_class else None
         self.penalties, order = torch.tensor(options.penalties, dtype=torch.float64).sort()
         self.given_order = order.argsort()  # row of the sorted path for each penalty as given

@@ -75,8 +75,10 @@ def compute(
     if not lacking:
         return
     joint = _joint(lacking, runs, samples, store)
-    # One source's fits serve all its targets: keep them next to each other.
-    lacking.sort(key=lambda c: (c.source, _fit_options(c)))
+    lacking.sort(key=_fit)
+    among: dict[tuple, dict[str, None]] = {}
+    for c in lacking:
+        among.setdefault(_fit(c), {}).update(dict.fromkeys(_name(net, c.of) for net in c.target))
     for k, c in enumerate(lacking):
         if stopping():
             raise Interrupted
@@ -86,6 +88,7 @@ def compute(
             tuple(_name(net) for net in c.source),
             tuple(_name(net, c.of) for net in c.target),
             tuple(_name(net, "logits") for net in c.source) if "logits" in member.NEEDS else (),
+            tuple(among[_fit(c)]),
         )
         _write(store, named[c], c, member.measure(pair, **dict(c.options)))
         tell((k + 1) / len(lacking))
@@ -121,9 +124,8 @@ def _joint(comparisons: Sequence[Comparison], runs: Mapping[Net, Run], samples: 
         assert entries is not None
         parts = [entries[part].tensors("features")[of] for part in features.PARTS]
         groups[_name(net, of)] = Concatenation([torch.cat(parts)[rows]])
-    targets = dict.fromkeys(_name(net, c.of) for c in comparisons for net in c.target)
     labels = torch.cat([samples.labels, samples.test_labels])[rows]
-    return Joint(groups, cells, tuple(targets), labels)
+    return Joint(groups, cells, labels)
 
 
 def _groups(comparisons: Sequence[Comparison]) -> list[tuple[Net, str]]:
@@ -136,8 +138,9 @@ def _groups(comparisons: Sequence[Comparison]) -> list[tuple[Net, str]]:
     return list(wanted)
 
 
-def _fit_options(c: Comparison) -> tuple[Any, ...]:
-    return tuple(dict(c.options).get(name, False) for name in ("standardize", "within_class"))
+def _fit(c: Comparison) -> tuple[Any, ...]:
+    """Return what comparisons share that are fitted at once, each source's next to each other."""
+    return c.measure, c.source, *(dict(c.options).get(name, False) for name in ("standardize", "within_class"))
 
 
 def _snapshot(trained: bool) -> str:

@@ -163,9 +163,11 @@ def span_error(
         raise UsageError(f'precision must be "float64", not {precision!r}.')
     joint = _joint(source, target, split, source_test, target_test, folds, groups, labels)
     options = Options(_given(penalties), interpolate, per_target, standardize)
-    result = _spanned(joint, ("source",), ("target",), options, row_blocks=row_interval, extrapolate=extrapolate)
+    result = _spanned(Pair(joint, ("source",), ("target",)), options, row_blocks=row_interval, extrapolate=extrapolate)
     if labels is not None:
-        within = _spanned(joint, ("source",), ("target",), replace(options, within_class=True), row_blocks=False)
+        within = _spanned(
+            Pair(joint, ("source",), ("target",)), replace(options, within_class=True), row_blocks=False
+        )
         result = replace(result, within_class=within.mean)
     if penalties is None:
         result = replace(result, path=None)
@@ -188,9 +190,7 @@ def measure(
         row_blocks: keep sums of squared error and of squares by (row block, target), for intervals over rows.
     """
     options = Options(standardize=standardize, within_class=within_class)
-    result = _spanned(
-        pair.joint, pair.source, pair.target, options, row_blocks=row_blocks, extrapolate=extrapolate
-    )
+    result = _spanned(pair, options, row_blocks=row_blocks, extrapolate=extrapolate)
     per_feature = torch.tensor(result.per_feature, dtype=torch.float64)
     supported = ~per_feature.isnan()
     supported[list(result.unsupported_features)] = False
@@ -202,17 +202,9 @@ def measure(
     return Score(result.mean, values, arrays)
 
 
-def _spanned(
-    joint: Joint,
-    source: tuple[str, ...],
-    target: tuple[str, ...],
-    options: Options,
-    *,
-    row_blocks: bool,
-    extrapolate: bool = False,
-) -> SpanError:
-    regression = _regression(joint, source, options)
-    place = regression.local(target)
+def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: bool = False) -> SpanError:
+    joint, regression = pair.joint, _regression(pair, options)
+    place = regression.local(pair.target)
     constant, supported = joint.support(regression.target[place])
     squares = regression.squares[place]
     undefined = constant | (squares <= 0)
@@ -240,26 +232,26 @@ def _spanned(
         p_live=regression.fits[0].p_live,
         df=regression.degrees(choice, supported),
         on_edge=choice.on_edge(supported),
-        extrapolated=_extrapolated(joint, source, target, options) if extrapolate else None,
+        extrapolated=_extrapolated(pair, options) if extrapolate else None,
         path=tuple(map(tuple, torch.where(undefined, torch.nan, regression.path()[:, place]).tolist())),
         split=joint.split.name,
         blocks=blocks,
     )
 
 
-def _regression(joint: Joint, source: tuple[str, ...], options: Options, size: str = "fit") -> Regression:
+def _regression(pair: Pair, options: Options, size: str = "fit") -> Regression:
     """Return the regression on a source; those of the last source are kept, for its other targets."""
-    kept = joint.kept.get("regressions")
-    if kept is None or kept[0] != (source, options):
-        kept = joint.kept["regressions"] = ((source, options), {})
+    among = pair.among or pair.target
+    key = (pair.source, among, options)
+    kept = pair.joint.kept.get("regressions")
+    if kept is None or kept[0] != key:
+        kept = pair.joint.kept["regressions"] = (key, {})
     if size not in kept[1]:
-        kept[1][size] = Regression(joint, source, options, size)
+        kept[1][size] = Regression(pair.joint, pair.source, among, options, size)
     return kept[1][size]
 
 
-def _extrapolated(
-    joint: Joint, source: tuple[str, ...], target: tuple[str, ...], options: Options
-) -> dict[str, float | None]:
+def _extrapolated(pair: Pair, options: Options) -> dict[str, float | None]:
     """Return F(n/4), F(n/2), F(n) of nested fits, all scored on the same rows, and both limits in n.
 
     Richardson: 2 F(n) - F(n/2). Aitken: F(n) - D2^2 / (D1 - D2) with D1 = F(n/4) - F(n/2) and
@@ -267,9 +259,9 @@ def _extrapolated(
     """
     F = {}
     for size in ("quarter", "half", "fit"):
-        regression = _regression(joint, source, options, size)
-        place = regression.local(target)
-        supported = joint.support(regression.target[place])[1] & (regression.squares[place] > 0)
+        regression = _regression(pair, options, size)
+        place = regression.local(pair.target)
+        supported = pair.joint.support(regression.target[place])[1] & (regression.squares[place] > 0)
         F[size] = _mean(regression.choose(place).error[supported])
     D1, D2 = F["quarter"] - F["half"], F["half"] - F["fit"]
     aitken = F["fit"] - D2**2 / (D1 - D2) if 0 < D2 < D1 else None
@@ -314,7 +306,7 @@ def _joint(
         rows = held_out(split, torch.arange(n), torch.arange(n, n + m), groups)
     else:
         raise UsageError(f'split must be "validation" or "test", not {split!r}.')
-    return Joint(sides, rows, ("target",), _classes(labels, len(rows.cell)))
+    return Joint(sides, rows, _classes(labels, len(rows.cell)))
 
 
 def _rows(sides: dict[str, Concatenation]) -> int:
