@@ -12,6 +12,7 @@ round by where a number lies, so some layers fill up what they compute on (see `
 the ordinary kernels: the same numbers but for rounding.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
@@ -63,16 +64,16 @@ def by_member(vectors: Float[Tensor, "batch m*units"], members: int) -> Float[Te
     return vectors.unflatten(1, (members, -1)).transpose(0, 1).contiguous()
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """A layer of `members` networks whose parameters and buffers have the member dimension first."""
 
     def __init__(self, members: int):
         super().__init__()
         self.members = members
 
+    @abstractmethod
     def initialise(self, generators: Sequence[Generator]) -> None:
         """Draw every member's parameters, each from its own generator."""
-        raise NotImplementedError
 
 
 class Linear(Layer):
@@ -83,11 +84,13 @@ class Linear(Layer):
         self.weight = nn.Parameter(torch.zeros(members, outputs, inputs))
         self.bias = nn.Parameter(torch.zeros(members, outputs))
 
-    def initialise(self, generators: Sequence[Generator]) -> None:  # noqa: D102
+    def initialise(self, generators: Sequence[Generator]) -> None:
+        """Draw the weight, He normal; the bias is zero."""
         _he_normal(self.weight, generators)
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Float[Tensor, "m batch inputs"]) -> Float[Tensor, "m batch outputs"]:  # noqa: D102
+    def forward(self, x: Float[Tensor, "m batch inputs"]) -> Float[Tensor, "m batch outputs"]:
+        """Return x weight^T + bias of every member."""
         weight, bias = self.weight, self.bias
         outputs, inputs = (_missing(n, 32, self.members) for n in weight.shape[1:])
         x, weight, bias = _fill(x, inputs), _fill(weight, inputs, outputs), _fill(bias, outputs)
@@ -105,12 +108,14 @@ class Conv2d(Layer):
         self.weight = nn.Parameter(torch.zeros(members, outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(members, outputs)) if bias else None
 
-    def initialise(self, generators: Sequence[Generator]) -> None:  # noqa: D102
+    def initialise(self, generators: Sequence[Generator]) -> None:
+        """Draw the weight, He normal; the bias is zero."""
         _he_normal(self.weight, generators)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:  # noqa: D102
+    def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
+        """Return every member's convolution of its own channels."""
         weight, bias, stride = self.weight, self.bias, self.stride
         if stride > 1 and weight.shape[-1] == 1 and self.padding == 0:
             # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
@@ -140,13 +145,15 @@ class BatchNorm2d(Layer):
         self.register_buffer("running_var", torch.ones(members, channels))
         self.register_buffer("num_batches_tracked", torch.zeros(members, dtype=torch.int64))
 
-    def initialise(self, generators: Sequence[Generator]) -> None:  # noqa: D102
+    def initialise(self, generators: Sequence[Generator]) -> None:
+        """Draw nothing: weight 1, bias 0, statistics 0 and 1."""
         for ones in (self.weight, self.running_var):
             nn.init.ones_(ones)
         for zeros in (self.bias, self.running_mean, self.num_batches_tracked):
             nn.init.zeros_(zeros)
 
-    def forward(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h w"]:  # noqa: D102
+    def forward(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h w"]:
+        """Return (x - mean) / sqrt(var + eps) * weight + bias; mean and var the batch's when training."""
         lanes = 64 // x.element_size()  # of the widest vector
         extra = _missing(x.shape[1], lanes, self.members) if self.training else 0
         mean, var = _fill(self.running_mean.view(-1), extra), _fill(self.running_var.view(-1), extra)
@@ -175,14 +182,20 @@ class Dropout(nn.Module):
         self.p = p
         self.generators = None
 
-    def forward(self, x: Float[Tensor, "m batch ..."]) -> Float[Tensor, "m batch ..."]:  # noqa: D102
+    def forward(self, x: Float[Tensor, "m batch ..."]) -> Float[Tensor, "m batch ..."]:
+        """Return x with a share p set to zero and the rest divided by 1 - p."""
         if not self.training or self.p == 0:
             return x
         assert self.generators is not None, "dropout trains only after give_streams(network, generators)"
         assert len(self.generators) == len(x), f"{len(self.generators)} streams, {len(x)} members"
         keep = 1 - self.p
-        masks = [torch.empty(x.shape[1:]).bernoulli_(keep, generator=g) for g in self.generators]
-        return x * torch.stack(masks).to(x.device, x.dtype) / keep
+        masks = torch.stack(
+            [
+                torch.empty(x.shape[1:], dtype=torch.float32).bernoulli_(keep, generator=g)
+                for g in self.generators
+            ]
+        )
+        return x * masks.to(x.device, x.dtype) / keep
 
 
 def _missing(n: int, multiple: int, members: int) -> int:
@@ -204,4 +217,4 @@ def _he_normal(weight: Tensor, generators: Sequence[Generator]) -> None:
     std = sqrt(2 / weight[0, 0].numel())  # of one output: its inputs times the kernel's area
     with torch.no_grad():
         for member, generator in zip(weight, generators, strict=True):
-            member.copy_(torch.randn(member.shape, generator=generator) * std)
+            member.copy_(torch.randn(member.shape, generator=generator, dtype=torch.float32) * std)

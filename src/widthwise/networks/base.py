@@ -92,10 +92,10 @@ def feature_count(kind: str, shape: tuple[int, ...], classes: int, scale: Fracti
 
 def count_matching(
     kind: str,
-    width: Fraction,
+    width: Fraction | float | str,
     *,
     by: Literal["features", "parameters"],
-    base: Fraction = Fraction(1),
+    base: Fraction | float | str = 1,
     shape: tuple[int, ...] = (3, 32, 32),
     classes: int = 10,
     **options: Any,
@@ -110,9 +110,10 @@ def count_matching(
     counts = {"features": feature_count, "parameters": parameter_count}
     if by not in counts:
         raise UsageError(f'networks are matched by "features" or "parameters", not by "{by}".')
-    if not 0 < width <= 1:
-        raise UsageError(f"width {width} is not a factor above 0 and at most 1, such as 1/4.")
-    wide, narrow = (counts[by](kind, shape, classes, scale, **options) for scale in (base, base * width))
+    narrowing, base = _fraction("width", width), _fraction("base", base)
+    if narrowing > 1:
+        raise UsageError(f"a width is a fraction above 0 and at most 1, such as 1/4, not {width}.")
+    wide, narrow = (counts[by](kind, shape, classes, scale, **options) for scale in (base, base * narrowing))
     return ceil(Fraction(wide, narrow))
 
 
@@ -142,6 +143,16 @@ def image_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise UsageError(f"{kind} takes images of shape (channels, height, width), not samples of {shape}.")
     return shape
+
+
+def _fraction(name: str, value: Fraction | float | str) -> Fraction:
+    try:
+        fraction = Fraction(value)
+    except (ValueError, OverflowError, ZeroDivisionError):
+        fraction = Fraction(0)
+    if fraction <= 0:
+        raise UsageError(f"a {name} is a fraction above 0, such as 1/4, not {value}.")
+    return fraction
 
 
 def _member(kind: str, options: dict[str, Any]) -> ModuleType:

@@ -47,5 +47,6 @@ class Perceptron(Network):
             self.hidden.extend([Linear(members, before, after), nn.ReLU(inplace=True)])
         self.head = Linear(members, units[-1], classes)
 
-    def features(self, x: Float[Tensor, "m batch ..."]) -> Float[Tensor, "m batch d"]:  # noqa: D102
+    def features(self, x: Float[Tensor, "m batch ..."]) -> Float[Tensor, "m batch d"]:
+        """Return the last hidden layer."""
         return self.hidden(x.flatten(2))

@@ -46,7 +46,8 @@ class ResNet18(Network):
         self.layer4 = _stage(members, stages[2], stages[3], stride=2)
         self.head = Linear(members, stages[-1], classes)
 
-    def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:  # noqa: D102
+    def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:
+        """Return the global average pool of the last stage."""
         x = F.relu(self.bn1(self.conv1(side_by_side(x))), inplace=True)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = F.avg_pool2d(x, x.shape[2:])  # not x.mean, whose rounding depends on where a channel lies

@@ -78,6 +78,7 @@ class VGG16(Network):
         self.dropout = Dropout(dropout)
         self.head = Linear(members, stages[-1], classes)
 
-    def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:  # noqa: D102
+    def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:
+        """Return the one pixel that is left, dropped out in training."""
         pixels = self.layers(side_by_side(x)).flatten(1)  # (batch, m * d)
         return self.dropout(by_member(pixels, self.members))
