@@ -185,7 +185,8 @@ def test_the_text_of_a_source_says_how_many_networks_of_which_width():
 @pytest.mark.parametrize(
     ("source", "target", "part"),
     [("16 x 1/4", "1", "compared"), ("1", "1/4", "compared"), ("1", "1", "baseline"),
-     ("4 x 1/4", "1/4", "baseline"), ("2 x 1", "1", "control"), ("4 x 1", "1/4", "control"), (None, None, "compared")],
+     ("4 x 1/4", "1/4", "baseline"), ("2 x 1", "1", "control"), ("4 x 1", "1/4", "control"),
+     (None, None, "compared")],
 )  # fmt: skip
 def test_a_source_has_a_role_by_its_width_and_its_targets(source, target, part):
     assert role(source, target, "1") == part

@@ -29,9 +29,9 @@ def widths(texts: Iterable[str | None]) -> list[str]:
 def widest(results: Results) -> str | None:
     """Return the widest width that the results speak of."""
     rows = (*results.rows, *results.feature_errors)
-    texts = {network.width for network in results.networks} | {row.width for row in rows}
-    sides = {side for row in rows for side in (row.source, row.target)}
-    texts |= {found[1] for side in sides if (found := group(side))}
+    texts = [row.width for row in rows] + [network.width for network in results.networks]
+    sides = distinct(side for row in rows for side in (row.source, row.target))
+    texts += [found[1] for side in sides if (found := group(side))]
     return next(iter(widths(texts)), None)
 
 
