@@ -133,9 +133,7 @@ def _performance(draw):
             yield Row(statistic="own", value=own[width], **common)
         for seed in range(NETWORKS[width]):
             value = own[width] + draw.gauss(0, 0.004)
-            row = Row(
-                "width_gap", "probe_accuracy", "own", split="test", width=width, source=width, seed=seed
-            )
+            row = Row("width_gap", "probe_accuracy", "own", split="test", width=width, source=width, seed=seed)
             yield dataclasses.replace(row, value=value, n=10000)
 
 
@@ -155,9 +153,7 @@ def _feature_errors(draw):
             ("reverse_gap", "1/4", "features", "4 x 1/4", "1/4", 0.08),
         ):
             errors = [centre * draw.lognormvariate(0, 0.6) for _ in range(126)]
-            yield FeatureErrors(
-                study, "span_error", split, True, width, matching, source, target, (*errors, None, 0.0)
-            )
+            yield FeatureErrors(study, "span_error", split, True, width, matching, source, target, (*errors, None, 0.0))
 
 
 def _networks(draw, epochs=6):

@@ -24,9 +24,7 @@ def results(*rows: Row, **fields) -> Results:
 
 
 def span(value, width="1/4", source="16 x 1/4", matching="parameters", **fields) -> Row:
-    row = Row(
-        "width_gap", "span_error", "mean", "validation", True, width, matching, source, "1", value=value
-    )
+    row = Row("width_gap", "span_error", "mean", "validation", True, width, matching, source, "1", value=value)
     return dataclasses.replace(row, **fields)
 
 
@@ -39,9 +37,7 @@ def test_a_specification_is_valid_vega_lite(figure):
     altair = pytest.importorskip("altair")
     spec = stacked(figure.spec)
     short = {name: entries[:2] for name, entries in spec["datasets"].items()}
-    altair.Chart.from_dict(
-        {**spec, "datasets": short, "concat": spec["concat"][:1]}
-    )  # whole ones take seconds
+    altair.Chart.from_dict({**spec, "datasets": short, "concat": spec["concat"][:1]})  # whole ones take seconds
 
 
 def test_the_figures_come_in_the_order_of_the_page():
@@ -62,9 +58,7 @@ def test_every_figure_says_what_to_see():
 
 def test_span_error_shows_each_number_under_its_width_and_count():
     baseline = span(0.03, "1", "1", None, low=0.029, high=0.031)
-    spec = span_error(
-        results(baseline, span(0.04), span(0.06, source="4 x 1/4", matching="features")), "width_gap"
-    )
+    spec = span_error(results(baseline, span(0.04), span(0.06, source="4 x 1/4", matching="features")), "width_gap")
     assert spec is not None
     shown = {(entry["x"], entry["series"]): entry["value"] for entry in spec["datasets"]["validation"]}
     assert shown == {
@@ -75,9 +69,7 @@ def test_span_error_shows_each_number_under_its_width_and_count():
 
 
 def test_the_splits_are_panels_with_validation_first_and_one_scale():
-    rows = [
-        span(value, split=split) for split, value in (("unseen", 0.2), ("test", 0.1), ("validation", 0.05))
-    ]
+    rows = [span(value, split=split) for split, value in (("unseen", 0.2), ("test", 0.1), ("validation", 0.05))]
     spec = span_error(results(*rows), "width_gap")
     assert spec is not None
     assert [panel["title"]["text"] for panel in spec["concat"]] == [
@@ -90,11 +82,17 @@ def test_the_splits_are_panels_with_validation_first_and_one_scale():
 
 
 def test_several_wide_networks_as_a_source_are_left_to_the_table():
-    spec = span_error(
-        results(span(0.03, "1", "1", None), span(0.02, "1", "2 x 1", None), span(0.04)), "width_gap"
-    )
+    spec = span_error(results(span(0.03, "1", "1", None), span(0.02, "1", "2 x 1", None), span(0.04)), "width_gap")
     assert spec is not None
     assert values(spec, "validation") == [0.03, 0.04]
+
+
+def test_wide_networks_of_equal_size_have_a_mark_of_their_own():
+    equal = span(0.02, source="2 x 1", matching=None, statistic="mean_equal_size")
+    spec = span_error(results(span(0.03, "1", "1", None), span(0.04), equal), "width_gap")
+    assert spec is not None
+    shown = {entry["series"]: (entry["x"], entry["value"]) for entry in spec["datasets"]["validation"]}
+    assert shown["wide networks, as many features in all"] == ("1/4|16", 0.02)
 
 
 def test_a_gap_shows_its_interval_over_networks_and_a_line_at_zero():
@@ -105,9 +103,7 @@ def test_a_gap_shows_its_interval_over_networks_and_a_line_at_zero():
     assert spec is not None
     (entry,) = spec["datasets"]["validation"]
     assert (entry["x"], entry["low"], entry["high"]) == ("1/4|16", 0.0, 0.02)
-    assert {"datum": 0, "type": "quantitative"} in [
-        layer["encoding"].get("y") for layer in spec["concat"][0]["layer"]
-    ]
+    assert {"datum": 0, "type": "quantitative"} in [layer["encoding"].get("y") for layer in spec["concat"][0]["layer"]]
 
 
 def test_the_checks_of_a_gap_name_every_form_there_is():
@@ -121,9 +117,7 @@ def test_the_checks_of_a_gap_name_every_form_there_is():
 
 def test_a_histogram_holds_every_feature_once():
     errors = (1e-9, 1e-3, 1e-2, 1e-1, 1.0, 0.0, 99.0, None, math.nan)
-    found = FeatureErrors(
-        "width_gap", "span_error", "validation", True, "1/4", "parameters", "16 x 1/4", "1", errors
-    )
+    found = FeatureErrors("width_gap", "span_error", "validation", True, "1/4", "parameters", "16 x 1/4", "1", errors)
     spec = feature_errors(results(feature_errors=(found,)), "width_gap")
     assert spec is not None
     bins = spec["datasets"]["1/4"]
@@ -153,9 +147,7 @@ def test_single_networks_are_dots_and_their_mean_is_a_mark():
 
 
 def test_a_readout_that_nobody_foresaw_is_drawn_under_its_own_name():
-    row = Row(
-        "width_gap", "probe_accuracy", "own_way", "test", True, "1/4", "parameters", "16 x 1/4", value=0.5
-    )
+    row = Row("width_gap", "probe_accuracy", "own_way", "test", True, "1/4", "parameters", "16 x 1/4", value=0.5)
     spec = probe_accuracy(results(row), "width_gap")
     assert spec is not None
     assert spec["datasets"]["parameters"][0]["series"] == "own way"
@@ -169,9 +161,7 @@ def test_training_curves_have_a_line_a_network_and_at_most_so_many():
 
 def test_long_training_curves_keep_their_ends():
     network = FULL.networks[0]
-    history = tuple(
-        {**network.history[0], "epoch": epoch, "train_loss": float(epoch)} for epoch in range(1, 301)
-    )
+    history = tuple({**network.history[0], "epoch": epoch, "train_loss": float(epoch)} for epoch in range(1, 301))
     spec = training_curves(results(networks=(dataclasses.replace(network, history=history),)))
     assert spec is not None
     epochs = [entry["epoch"] for entry in spec["datasets"]["train_loss"]]

@@ -26,9 +26,7 @@ def results(*rows: Row) -> Results:
 
 
 def span(value, width="1/4", matching="parameters", source="16 x 1/4", **fields) -> Row:
-    row = Row(
-        "width_gap", "span_error", "mean", "validation", True, width, matching, source, "1", value=value
-    )
+    row = Row("width_gap", "span_error", "mean", "validation", True, width, matching, source, "1", value=value)
     return dataclasses.replace(row, **fields)
 
 

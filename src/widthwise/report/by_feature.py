@@ -24,9 +24,7 @@ LOWEST, HIGHEST = 1e-4, 10.0
 
 def feature_errors(results: Results, study: str) -> dict | None:
     """Return one histogram a width and series, on a logarithmic scale; its end bins take the rest."""
-    found = [
-        e for e in results.feature_errors if e.study == study and e.trained and e.measure == "span_error"
-    ]
+    found = [e for e in results.feature_errors if e.study == study and e.trained and e.measure == "span_error"]
     split = next(iter(distinct((e.split for e in found), SPLITS)), None)
     pooled = _pooled([e for e in found if e.split == split], widest(results))
     edges = _edges([error for errors in pooled.values() for error in errors])
@@ -35,15 +33,11 @@ def feature_errors(results: Results, study: str) -> dict | None:
     if not shown:
         return None
     shared = [entry for (width, _), entries in bins.items() if width not in shown for entry in entries]
-    datasets = {
-        w: shared + [e for (width, _), entries in bins.items() if width == w for e in entries] for w in shown
-    }
+    datasets = {w: shared + [e for (width, _), entries in bins.items() if width == w for e in entries] for w in shown}
     styles = in_order(look for _, look in bins)
     top = ends([entry["share"] for entries in bins.values() for entry in entries], include=(0.0,))
     layers = _steps(styles, edges, top)
-    panels = [
-        panel(f"Width {w}", "share of features", w, layers, panel_width(len(shown)), 170) for w in shown
-    ]
+    panels = [panel(f"Width {w}", "share of features", w, layers, panel_width(len(shown)), 170) for w in shown]
     return figure(datasets, panels)
 
 

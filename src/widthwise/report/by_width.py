@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from widthwise.report.comparison import MATCHINGS, SPLITS, counts, distinct, role, select, widest, widths
+from widthwise.report.comparison import MATCHINGS, SPLITS, counts, distinct, one_interval, role, select, widest, widths
 from widthwise.report.spec import (
     Style,
     band,
@@ -27,6 +27,7 @@ COMPARED = {
         ("compared", "parameters"): style("narrow networks, as many parameters", "blue", 0),
         ("compared", "features"): style("narrow networks, as many features", "vermilion", 1),
         ("baseline", None): style("another wide network", "baseline", 2),
+        ("control", None): style("wide networks, as many features in all", "green", 3),
     },
     "reverse_gap": {
         ("compared", None): style("one wide network", "blue", 0),
@@ -38,6 +39,7 @@ COMPARED_ELSEWHERE = {
     ("compared", "features"): style("matched by features", "vermilion", 1),
     ("compared", None): style("compared", "green", 3),
     ("baseline", None): style("another of the target's kind", "baseline", 2),
+    ("control", None): style("several wide networks", "green", 3),
 }
 READOUTS = {
     "probe": style("linear probe", "blue", 0),
@@ -61,6 +63,8 @@ def span_error(results: Results, study: str, trained: bool = True) -> dict | Non
     rows, wide = _means(results, study, "span_error", trained), widest(results)
     places = _places(rows)
     shown = [(row, compared_style(row, wide)) for row in rows]
+    equal = _shown(select(results.rows, study=study, statistic="mean_equal_size", trained=trained))
+    shown += [(row, _look(study, "control", None)) for row in equal if row.width in places]
     entries = [_entry(row, places, look, "FSE") for row, look in shown]
     return _by_split(entries, in_order(look for _, look in shown), places, "span error (FSE)")
 
@@ -101,22 +105,12 @@ def probe_accuracy(results: Results, study: str) -> dict | None:
         places = _places([row for row in here if row.seed is None] or here)
         entries = [_entry(row, places, looks[row.statistic], row.statistic) for row in here]
         datasets[name] = [entry for entry, row in zip(entries, here, strict=True) if row.seed is None]
-        datasets[f"{name}, alone"] = [
-            entry for entry, row in zip(entries, here, strict=True) if row.seed is not None
-        ]
+        datasets[f"{name}, alone"] = [entry for entry, row in zip(entries, here, strict=True) if row.seed is not None]
         x = ordinal("x", list(places.values()), WIDTH_TITLE)
         y = quantitative("value", _domain([_numbers(row) for row in rows]), format=".0%")
         layers = [dots(x, y, list(looks.values()), f"{name}, alone"), *series(x, y, list(looks.values()))]
         panels.append(panel(_matched(name), "test accuracy", name, layers, panel_width(len(matchings)), 270))
     return figure(datasets, panels) if rows else None
-
-
-def one_interval(rows: list[Row]) -> list[Row]:
-    """Return each score once: the row with an interval over networks where there is one."""
-    best = {}
-    for row in sorted(rows, key=lambda row: row.interval_over != "networks"):
-        best.setdefault((row.statistic, row.split, row.width, row.matching, row.source, row.target), row)
-    return [row for row in rows if any(row is kept for kept in best.values())]
 
 
 def compared_style(row: Row | FeatureErrors, wide: str | None) -> Style:
@@ -145,15 +139,17 @@ def _means(results: Results, study: str, measure: str, trained: bool) -> list[Ro
     """Return the headline scores that have a place in a figure: a number, a width, no control."""
     rows = select(results.rows, study=study, measure=measure, statistic="mean", trained=trained, seed=None)
     wide = widest(results)
-    kept = [row for row in rows if finite(row.value) is not None and row.width and row.split]
-    return [row for row in kept if role(row.source, row.target, wide) != "control"]
+    return [row for row in _shown(rows) if role(row.source, row.target, wide) != "control"]
+
+
+def _shown(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if finite(row.value) is not None and row.width and row.split]
 
 
 def _places(rows: list[Row]) -> dict[str | None, str]:
     """Return for each width its place on the axis: the width, and below it how many networks together."""
     return {
-        width: f"{width}|{counts(select(rows, width=width))}".rstrip("|")
-        for width in widths(row.width for row in rows)
+        width: f"{width}|{counts(select(rows, width=width))}".rstrip("|") for width in widths(row.width for row in rows)
     }
 
 
@@ -212,9 +208,7 @@ def _checks(rows: list[Row]) -> list[tuple[str, Row]]:
     primary = next(iter(distinct((row.matching for row in rows), MATCHINGS)), None)
     found = []
     for name in distinct((row.split for row in rows if row.statistic == "mean"), SPLITS):
-        found += [
-            (f"{name} rows", row) for row in select(rows, statistic="mean", split=name, matching=primary)
-        ]
+        found += [(f"{name} rows", row) for row in select(rows, statistic="mean", split=name, matching=primary)]
     for statistic, name in CHECKS.items():
         found += [(name, row) for row in select(rows, statistic=statistic, split=split, matching=primary)]
     others = [row for row in select(rows, statistic="mean", split=split) if row.matching != primary]

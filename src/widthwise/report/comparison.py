@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from fractions import Fraction
 
+from widthwise.report.table import finite
 from widthwise.results import Results, Row
 
 SPLITS = ("validation", "test", "unseen", "shuffled")
@@ -61,6 +62,15 @@ def counts(rows: Iterable[Row]) -> str:
     numbers = [parsed[0] for row in found if (parsed := group(row.source))]
     several = distinct(number for number in numbers if number > 1)
     return " · ".join(str(number) for number in several or numbers[:1])
+
+
+def one_interval(rows: list[Row]) -> list[Row]:
+    """Return each score once: with its interval over networks where it has one, else with that over rows."""
+    best: dict[tuple, Row] = {}
+    for row in sorted(rows, key=lambda row: row.interval_over != "networks" or finite(row.low) is None):
+        best.setdefault((row.study, row.measure, row.statistic, row.split, row.width, row.matching, row.source), row)
+    kept = {id(row) for row in best.values()}
+    return [row for row in rows if id(row) in kept]
 
 
 def slug(text: str) -> str:

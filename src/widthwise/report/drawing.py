@@ -45,6 +45,4 @@ def _tidy(svg: str) -> str:
     )
     svg = re.sub(r' (aria-[a-z]+|role|pointer-events)="[^"]*"', "", svg)
     svg = re.sub(r'<path class="(background|foreground)" d="[^"]*"( display="none")?/>', "", svg)
-    return re.sub(
-        r' (transform|d|[xy]2?)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), svg
-    )
+    return re.sub(r' (transform|d|[xy]2?)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), svg)

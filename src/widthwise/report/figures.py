@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from widthwise.report.by_epoch import LINES_A_WIDTH, training_curves
 from widthwise.report.by_feature import BINS_A_DECADE, feature_errors
-from widthwise.report.by_width import gap_checks, one_interval, probe_accuracy, span_error, span_gap
-from widthwise.report.comparison import MATCHINGS, distinct, select, slug
+from widthwise.report.by_width import gap_checks, probe_accuracy, span_error, span_gap
+from widthwise.report.comparison import MATCHINGS, distinct, one_interval, select, slug
+from widthwise.report.table import finite
 from widthwise.results import Results, Row
 
 ASKED = {
@@ -31,9 +32,7 @@ class Figure:
 
 def figures(results: Results) -> list[Figure]:
     """Return every figure that has something to show, in the order of the page."""
-    studies = distinct(
-        [row.study for row in results.rows] + [found.study for found in results.feature_errors]
-    )
+    studies = distinct([row.study for row in results.rows] + [found.study for found in results.feature_errors])
     found = [figure for study in studies for figure in (*_spans(results, study), *_readouts(results, study))]
     found += [figure for study in studies for figure in _untrained(results, study)]
     return found + list(_training(results))
@@ -44,8 +43,7 @@ def _spans(results: Results, study: str) -> Iterator[Figure]:
     yield from _drawn(
         f"span_error_{study}",
         f"Span error: how well {asked}",
-        "Lower is better spanned: 0 is spanned, 1 no better than the mean."
-        f"{_bars(results, study, 'span_error')}",
+        f"Lower is better spanned: 0 is spanned, 1 no better than the mean.{_bars(results, study, 'span_error')}",
         span_error(results, study),
     )
     yield from _drawn(
@@ -67,7 +65,7 @@ def _spans(results: Results, study: str) -> Iterator[Figure]:
         f"feature_errors_{study}",
         f"Errors of single features: {named}",
         "What a mean hides: the share of target features by their own span error, on a logarithmic scale "
-        f"with {BINS_A_DECADE} bins a decade, all pairs of networks pooled; filled grey is the baseline.",
+        f"with {BINS_A_DECADE} bins a decade; grey is the baseline, where there is one.",
         feature_errors(results, study),
     )
 
@@ -130,6 +128,6 @@ def _bars(results: Results, study: str, measure: str, trained: bool = True) -> s
 
 
 def _over(row: Row) -> str | None:
-    if row.low is None or not row.interval_over:
+    if finite(row.low) is None or not row.interval_over:
         return None
     return f"over {row.interval_over}" + (f" ({row.method})" if row.method else "")

@@ -48,8 +48,7 @@ def write(results: Results, into: Path) -> Path:
 def files(results: Results) -> dict[str, str]:
     """Return every file of the report by its path inside the folder: the same text for the same results."""
     drawn = [
-        Drawn(figure, drawing.draw(figure.spec), drawing.draw(stacked(figure.spec)))
-        for figure in figures(results)
+        Drawn(figure, drawing.draw(figure.spec), drawing.draw(stacked(figure.spec))) for figure in figures(results)
     ]
     found = {"index.html": render(results, drawn)}
     beside = [
@@ -148,7 +147,8 @@ def _columns(table: Table) -> Markup:
 
 
 def _typeset(words: str) -> str:
-    """Return words with a true minus, a times sign between a count and a width, and no break before a %."""
+    """Return words with true minus signs, times signs and arrows, and no break before a %."""
+    words = words.replace(" -> ", " → ")
     words = re.sub(r"(?<=\d) %", "\N{NARROW NO-BREAK SPACE}%", words)
     words = re.sub(r"(?<![\w.)\]])-(?=[\d.])", "−", words)
     return re.sub(r"(\d) x (\d)", r"\1 × \2", words)

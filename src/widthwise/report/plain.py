@@ -22,8 +22,7 @@ def draw(spec: dict) -> str:
         x = 0
         for panel, (w, _) in zip(panels[k : k + columns], sizes[k : k + columns], strict=True):
             parts.append(
-                f'<g transform="translate({x + _left(panel)},{y + TOP})">'
-                f"{_panel(panel, spec['datasets'])}</g>"
+                f'<g transform="translate({x + _left(panel)},{y + TOP})">{_panel(panel, spec["datasets"])}</g>'
             )
             x += w
         y += max(h for _, h in sizes[k : k + columns])
@@ -36,8 +35,7 @@ def _panel(panel: dict, datasets: dict[str, list[Entry]]) -> str:
     size = {"x": panel["width"], "y": panel["height"]}
     scaled = next(layer for layer in panel["layer"] if {"x", "y"} <= set(layer["encoding"]))["encoding"]
     places = {
-        channel: _scale(scaled[channel], scaled.get(f"{channel}Offset"), size[channel], channel)
-        for channel in "xy"
+        channel: _scale(scaled[channel], scaled.get(f"{channel}Offset"), size[channel], channel) for channel in "xy"
     }
     title = panel["title"]
     parts = [
@@ -52,9 +50,7 @@ def _panel(panel: dict, datasets: dict[str, list[Entry]]) -> str:
     return "".join(parts)
 
 
-def _scale(
-    encoding: dict, offset: dict | None, size: int, channel: str
-) -> Callable[[Entry, float | str], float]:
+def _scale(encoding: dict, offset: dict | None, size: int, channel: str) -> Callable[[Entry, float | str], float]:
     """Return where a value of an entry stands, in pixels from the left or the top."""
     domain = encoding["scale"]["domain"]
     if encoding["type"] == "ordinal":
@@ -64,11 +60,7 @@ def _scale(
 
         def named(entry: Entry, value) -> float:
             centre = step * (outer + domain.index(value) + (1 - inner) / 2)
-            shift = (
-                (within.index(entry["series"]) + 0.5) / len(within) - 0.5
-                if entry.get("series") in within
-                else 0
-            )
+            shift = (within.index(entry["series"]) + 0.5) / len(within) - 0.5 if entry.get("series") in within else 0
             return centre + shift * step * (1 - inner)
 
         return named
@@ -100,8 +92,7 @@ def _axis(channel: str, encoding: dict, place: Callable, size: dict) -> str:
         parts.append(_line(0, size["y"], size["x"], size["y"], LIGHT["line"]))
         below = size["y"] + (46 if named else 36)
         parts += [
-            _text(size["x"] / 2, below + 14 * k, t, anchor="middle", colour="muted")
-            for k, t in enumerate(titles)
+            _text(size["x"] / 2, below + 14 * k, t, anchor="middle", colour="muted") for k, t in enumerate(titles)
         ]
     return "".join(parts)
 
@@ -109,11 +100,7 @@ def _axis(channel: str, encoding: dict, place: Callable, size: dict) -> str:
 def _layer(layer: dict, entries: list[Entry], places: dict[str, Callable], size: dict) -> str:
     mark, encoding = layer["mark"], layer["encoding"]
     paint = _paint(mark, encoding)
-    at = {
-        name: _position(encoding[name], places[name[0]])
-        for name in ("x", "y", "x2", "y2")
-        if name in encoding
-    }
+    at = {name: _position(encoding[name], places[name[0]]) for name in ("x", "y", "x2", "y2") if name in encoding}
     if mark["type"] == "point":
         return "".join(_point(at["x"](e), at["y"](e), paint(e), mark, e.get("text", "")) for e in entries)
     if mark["type"] in ("line", "area"):
@@ -222,9 +209,7 @@ def _sample(x: float, y: float, mark: dict, look: dict) -> str:
 def _kept(layer: dict, entry: Entry) -> bool:
     """Return whether an entry passes a layer's filters."""
     tests = [step["filter"] for step in layer.get("transform", [])]
-    return all(
-        entry[t["field"]] == t["equal"] if "equal" in t else entry[t["field"]] is not None for t in tests
-    )
+    return all(entry[t["field"]] == t["equal"] if "equal" in t else entry[t["field"]] is not None for t in tests)
 
 
 def _label(value: float, axis: dict) -> str:

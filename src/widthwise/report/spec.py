@@ -130,13 +130,9 @@ def series(x: dict, y: dict, styles: list[Style], *, lines: bool = True) -> list
     }
     colour = {"color": paint("color", styles)}
     ends = {along: {**axes[along], "field": "low"}, f"{along}2": {"field": "high"}}
-    bars = layer(
-        {"type": "rule", "strokeWidth": 2}, {**axes, **ends, **colour}, only={"field": "low", "valid": True}
-    )
+    bars = layer({"type": "rule", "strokeWidth": 2}, {**axes, **ends, **colour}, only={"field": "low", "valid": True})
     paths = [
-        layer(
-            {"type": "line", "strokeWidth": 1.5, "strokeDash": list(s.dash)}, {**axes, **colour}, only=of(s)
-        )
+        layer({"type": "line", "strokeWidth": 1.5, "strokeDash": list(s.dash)}, {**axes, **colour}, only=of(s))
         for s in styles
     ]
     mark = {"type": "point", "filled": True, "size": 62, "opacity": 1}
@@ -210,10 +206,11 @@ def _step(span: float) -> float:
 
 
 def _side_by_side(styles: list[Style]) -> list[str]:
-    """Return the order of the series within a place: two on either side of a baseline."""
-    labels = [s.label for s in styles]
-    middle = len(labels) == 3 and styles[2].colour == theme.LIGHT["baseline"]
-    return [labels[0], labels[2], labels[1]] if middle else labels
+    """Return the order of the series within a place: the others on either side of a baseline."""
+    baseline = [s.label for s in styles if s.colour == theme.LIGHT["baseline"]]
+    others = [s.label for s in styles if s.label not in baseline]
+    middle = (len(others) + 1) // 2
+    return [*others[:middle], *baseline, *others[middle:]]
 
 
 def _columns(n: int) -> int:

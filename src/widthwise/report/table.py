@@ -44,8 +44,7 @@ class Table:
     def texts(self) -> list[list[str]]:
         """Every cell as a reader sees it."""
         return [
-            [self._text(dict(zip(self.header, row, strict=True)), name) for name in self.header]
-            for row in self.rows
+            [self._text(dict(zip(self.header, row, strict=True)), name) for name in self.header] for row in self.rows
         ]
 
     @property
@@ -142,6 +141,4 @@ def _right(table: Table) -> list[bool]:
 
 def _numbers(cells: list[Cell]) -> bool:
     filled = [cell for cell in cells if cell is not None]
-    return bool(filled) and all(
-        isinstance(cell, int | float) and not isinstance(cell, bool) for cell in filled
-    )
+    return bool(filled) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in filled)

@@ -4,7 +4,18 @@ import dataclasses
 from collections.abc import Iterable
 
 from widthwise import results as scores
-from widthwise.report.comparison import MATCHINGS, SPLITS, distinct, group, role, select, slug, widest, widths
+from widthwise.report.comparison import (
+    MATCHINGS,
+    SPLITS,
+    distinct,
+    group,
+    one_interval,
+    role,
+    select,
+    slug,
+    widest,
+    widths,
+)
 from widthwise.report.table import Cell, Table, to_csv, to_json, to_markdown, to_text
 from widthwise.results import Results, Row
 
@@ -125,7 +136,7 @@ def _line(rows, probes, wide, width, matching, splits) -> tuple[Cell, ...]:
     """Return one line of a summary: a width under one matching rule."""
     compared, baseline = _errors(rows, wide, width, matching, splits)
     gaps = select(rows, measure="span_gap", statistic="mean", width=width, matching=matching)
-    by_split = [_first(sorted(select(gaps, split=split), key=_over_networks_first)) for split in splits]
+    by_split = [_first(one_interval(select(gaps, split=split))) for split in splits]
     gap = by_split[0] if by_split else None
     probe = _first(row for row in select(probes, width=width) if row.matching in (matching, None))
     return (
@@ -160,10 +171,6 @@ def _count(*rows: Row | None) -> int | None:
     """Return how many networks stand together: in the first source of several, else in the first."""
     found = [parsed[0] for row in rows if row and (parsed := group(row.source))]
     return next((count for count in found if count > 1), found[0] if found else None)
-
-
-def _over_networks_first(row: Row) -> bool:
-    return row.interval_over != "networks"
 
 
 def _first(rows: Iterable[Row]) -> Row | None:
