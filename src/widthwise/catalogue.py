@@ -39,6 +39,16 @@ def members(of: Iterable[str] = family.FAMILIES) -> list[Member]:
     return [describe(group, name) for group in of for name in family.names(group)]
 
 
+def listing(group: str) -> str:
+    """Return a family as text: a line for every member, and one for its options."""
+    lines = [group]
+    for member in members([group]):
+        lines.append(f"  {member.name:22}{member.sentence}")
+        if member.options:
+            lines.append(" " * 24 + ", ".join(f"{name}={default}" for name, default in member.options.items()))
+    return "\n".join(lines)
+
+
 def find(name: str) -> list[Member]:
     """Return the members of that name, built in or a dotted path: usually one, none if there is none."""
     if "." in name:
@@ -68,9 +78,7 @@ def families(given: Iterable[str]) -> tuple[str, ...]:
 def _own(path: str) -> Member:
     source = _source(path)
     assert source is not None
-    functions = {
-        node.name for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)
-    }
+    functions = {node.name for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)}
     group = next((g for g in family.FAMILIES if functions & set(DECLARES[g])), "networks")
     return _member(group, path, source)
 

@@ -7,36 +7,41 @@ signatures, and checked against them here.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
-from widthwise import family
+from widthwise import family, study_file
 from widthwise.errors import UsageError, nearest
 
 TRAINING_VERSION = 1
 DATA_VERSION = 1
 
 
-def _width(value: Any) -> Fraction:
+def as_width(value: Any) -> Fraction:
+    """Return a width or base, given as text or number, as an exact fraction.
+
+    Raises:
+        UsageError: if it is none, or not above 0.
+    """
     try:
         width = Fraction(str(value))
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"a width is a fraction such as 1/4, not {value!r}") from None
+        raise UsageError(f"a width is a fraction such as 1/4, not {value!r}") from None
     if width <= 0:
-        raise ValueError(f"a width is above 0, not {value!r}")
+        raise UsageError(f"a width is above 0, not {value!r}")
     return width
 
 
 Width = Annotated[
     Fraction,
-    BeforeValidator(_width),
+    BeforeValidator(as_width),
     PlainSerializer(str),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": r"^\d+(/\d+)?$"}, {"type": "number"}]}),
 ]
@@ -47,13 +52,13 @@ Count = Annotated[int, Field(ge=1)]
 class _Strict(BaseModel):
     """A part of a study file: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class _WithOptions(BaseModel):
     """A member of a family by its `kind`, with the member's own options beside it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -142,8 +147,8 @@ class Study(_Strict):
         return tuple(sorted((w for w in set(self.widths) if w < 1), reverse=True))
 
     def plain(self) -> dict[str, Any]:
-        """Return the study as the plain values of a study file, without presets."""
-        return self.model_dump(mode="json", exclude={"presets"})
+        """Return the study as the plain values of a study file, without presets and this machine's folders."""
+        return self.model_dump(mode="json", exclude={"presets": True, "data": {"root"}})
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,8 @@ def load_study(
 ) -> Study:
     """Return the study in a file (YAML) or mapping, with a preset and dotted overrides laid over it.
 
+    The folder of data sets is `data.root`, or else the environment's WIDTHWISE_DATA.
+
     Args:
         source: path of a study file, or its contents.
         preset: a name under the file's `presets`.
@@ -211,145 +218,156 @@ def load_study(
     Raises:
         UsageError: with every problem of the file at once.
     """
-    raw, where = _read(source)
-    if preset is not None:
-        presets = raw.get("presets") or {}
-        if preset not in presets:
-            there = ", ".join(presets) or "none"
-            raise UsageError(f'{where} has no preset "{preset}"; there are: {there}.{nearest(preset, presets)}')
-        raw = _merge(raw, presets[preset])
-    for path, value in (overrides or {}).items():
-        raw = _merge(raw, _nested(path.split("."), value))
-    problems: list[str] = []
-    study = _validated(raw, problems)
-    problems += _member_problems(raw)
+    file, where = study_file.read(source)
+    raw = study_file.laid_over(file, where, preset, overrides or {})
+    study, problems = _checked(raw)
+    problems += _preset_problems(file)
     if problems or study is None:
         listed = "\n".join(f"  {problem}" for problem in problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise UsageError(f"{where} has {count}:\n{listed}")
-    return study
+    root = study.data.root or os.environ.get("WIDTHWISE_DATA")
+    return _with(study, data=_with(study.data, root=Path(root) if root else None))
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    if isinstance(source, Mapping):
-        return dict(source), "the study"
-    path = Path(source)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        near = nearest(path.name, [p.name for p in path.parent.glob("*.yaml")])
-        raise UsageError(f"there is no study file {path}.{near}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the study file {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise UsageError(f"{path} must hold keys such as data: and network:, not {type(raw).__name__}")
-    return {str(k): v for k, v in raw.items()}, str(path)
+def _with(part: Any, **changed: Any) -> Any:
+    return part.model_copy(update=changed)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
+# What is wrong with a file ------------------------------------------------------------------------------
 
 
-def _nested(path: list[str], value: Any) -> dict[str, Any]:
-    for part in reversed(path):
-        value = {part: value}
-    return value
+def _checked(raw: Mapping[str, Any]) -> tuple[Study | None, list[str]]:
+    """Return the study, options in the types that members declare, and all that is wrong with it."""
+    problems: list[str] = []
+    study = study_file.validated(Study, raw, problems)
+    for where, folder, part, model in _parts(raw):
+        problems += (f"{where}{problem}" for problem in _member_problems(folder, part, model))
+    problems += _primary_problems(raw)
+    problems += _width_problems(raw) or _shape_problems(raw)
+    if problems or study is None:
+        return None, problems
+    return _with(
+        study,
+        data=_with(study.data, **_typed("data", study.data)),
+        network=_with(study.network, **_typed("networks", study.network)),
+        studies=tuple(_with(choice, **_typed("studies", choice)) for choice in study.studies),
+    ), []
 
 
-def _validated(raw: Mapping[str, Any], problems: list[str]) -> Study | None:
-    try:
-        return Study.model_validate(raw)
-    except ValidationError as error:
-        by_path: dict[str, list[Mapping[str, Any]]] = {}
-        for e in error.errors():  # a union gives one error for each of its kinds
-            by_path.setdefault(_path(e), []).append(e)
-        problems += [_sentence(path, errors) for path, errors in by_path.items()]
-        return None
+def _preset_problems(file: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with presets, whether they are used or not, and not with the file without them."""
+    presets = file.get("presets")
+    if not isinstance(presets, Mapping) or not all(isinstance(over, Mapping) for over in presets.values()):
+        return []  # said already
+    plain = {name: value for name, value in file.items() if name != "presets"}
+    known = _checked(plain)[1]
+    found = {name: _checked(study_file.merge(plain, over))[1] for name, over in presets.items()}
+    return [f"presets.{name}.{p}" for name, problems in found.items() for p in problems if p not in known]
 
 
-def _path(error: Mapping[str, Any]) -> str:
-    kinds = ("int", "constrained-int", "literal['all']")
-    return ".".join(str(part) for part in error["loc"] if part not in kinds)
+# What is wrong between a file and the members it names --------------------------------------------------
+
+_DECLARED = {"data": "read", "networks": "build", "studies": "comparisons"}  # where a family declares options
 
 
-def _sentence(path: str, errors: list[Mapping[str, Any]]) -> str:
-    """Return pydantic's errors of one key as path, what was given, what is allowed, the nearest name."""
-    error = errors[0]
-    if error["type"] == "extra_forbidden":
-        owner, name = error["loc"][:-1], str(error["loc"][-1])
-        allowed = _fields(owner)
-        return f"{path}: unknown key; allowed are {', '.join(allowed)}.{nearest(name, allowed)}"
-    message = " or ".join(e["msg"].removeprefix("Value error, ").removeprefix("Input ") for e in errors)
-    given = error["input"]
-    expected = str(error.get("ctx", {}).get("expected", ""))
-    hint = nearest(given, expected.split("'")[1::2]) if isinstance(given, str) and expected else ""
-    return f"{path}: {message}" + ("" if str(given) in message else f", not {given!r}") + f".{hint}"
-
-
-def _fields(owner: Iterable[Any]) -> list[str]:
-    model: Any = Study
-    for part in owner:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
-
-
-def _member_problems(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong between the file and the members it names, whatever else is wrong."""
-    yield from _options_problems("data", "data", raw.get("data"), Data, lambda m: m.read)
-    yield from _options_problems("network", "networks", raw.get("network"), Network, lambda m: m.build)
+def _parts(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, type[_WithOptions]]]:
+    """Yield (path, family, raw part, its model) of every part of a file that names a member."""
+    yield "data", "data", raw.get("data"), Data
+    yield "network", "networks", raw.get("network"), Network
     choices = raw.get("studies") or []
     for k, choice in enumerate(choices if isinstance(choices, list | tuple) else []):
-        where = f"studies.{k}"
-        yield from _options_problems(where, "studies", _choice(choice), Choice, lambda m: m.comparisons)
-    yield from _width_problems(raw)
+        yield f"studies.{k}", "studies", _choice(choice), Choice
 
 
-def _options_problems(
-    where: str, folder: str, raw: Any, model: type[_WithOptions], declared: Callable[[Any], Callable]
-) -> Iterator[str]:
+def _member_problems(folder: str, raw: Any, model: type[_WithOptions]) -> Iterator[str]:
+    """Yield what is wrong with a member's name and its options, whatever else is wrong, behind their path."""
     try:
         part: Any = model.model_validate(raw or {})
-        member = family.member(folder, part.kind)
     except ValidationError:
         return
+    try:
+        declared = getattr(family.member(folder, part.kind), _DECLARED[folder])
     except UsageError as error:
-        yield f"{where}.kind: {error}"
+        yield f".kind: {error}"
         return
-    yield from (f"{where}: {p}" for p in family.check_options(part.kind, declared(member), part.options))
+    yield from (f": {problem}" for problem in family.check_options(part.kind, declared, part.options))
+    for name in (n for n in part.options if n in family.options(declared)):
+        try:
+            study_file.option(declared, name, part.options[name])
+        except UsageError as error:
+            yield f".{error}"
 
 
-def _width_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+def _typed(folder: str, part: Any) -> dict[str, Any]:
+    """Return a member's options in the types it declares: of 0 and 0.0, the one that its key is made of."""
+    declared = getattr(family.member(folder, part.kind), _DECLARED[folder])
+    return {name: study_file.option(declared, name, value) for name, value in part.options.items()}
+
+
+def _primary_problems(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Yield that the endpoint which is declared before the run is of a study that the file does not have."""
+    primary = raw.get("primary")
+    name = primary.get("study") if isinstance(primary, Mapping) else None
+    kinds = [
+        part.get("kind") for _, folder, part, _ in _parts(raw) if folder == "studies" and isinstance(part, Mapping)
+    ]
+    kinds = kinds or [choice.kind for choice in Study().studies]
+    if name is not None and name not in kinds:
+        there, hint = ", ".join(map(str, kinds)), nearest(str(name), map(str, kinds))
+        yield f"primary.study: {name} is not among the file's studies: {there}.{hint}"
+
+
+def _width_problems(raw: Mapping[str, Any]) -> list[str]:
     try:
         network = Network.model_validate(raw.get("network") or {})
         member = family.member("networks", network.kind)
-        widths = [_width(w) for w in raw.get("widths", (1,))]
-    except (ValueError, TypeError):
-        return
+        options = _typed("networks", network)
+        widths = [as_width(w) for w in raw.get("widths", (1,))]
+    except (ValueError, TypeError, KeyError):
+        return []  # said already
+    found = []
     if Fraction(1) not in widths:
-        yield "widths: 1 must be among them: it is the wide network that the others stand against."
-    for key in raw.get("concatenations") or {}:
-        if _known_width(key) not in widths:
-            yield f"concatenations.{key}: not one of the widths {', '.join(str(w) for w in widths)}."
+        found.append("widths: 1 must be among them: it is the wide network that the others stand against.")
+    concatenations = raw.get("concatenations")
+    for key in concatenations if isinstance(concatenations, Mapping) else ():
+        if _known_width(key) not in [width for width in widths if width != 1]:
+            narrow = ", ".join(str(w) for w in widths if w != 1) or "none"
+            found.append(f"concatenations.{key}: not one of the narrow widths: {narrow}.")
     for width in widths:
         if width > 1:
-            yield f"widths: a width is in (0, 1], not {width}; make the base network wider with network.base."
+            found.append(f"widths: a width is in (0, 1], not {width}; make the base network wider with network.base.")
             continue
         try:
-            member.widths(network.base * width, **network.options)
+            member.widths(network.base * width, **options)
         except UsageError as error:
-            yield f"widths: {width} of base {network.base}: {error}"
-        except TypeError:
-            return
+            found.append(f"widths: {width} of base {network.base}: {error}")
+    return found
+
+
+def _shape_problems(raw: Mapping[str, Any]) -> list[str]:
+    """Return why the network cannot take the data's samples, if it cannot."""
+    import torch
+
+    try:
+        data, network = (
+            Data.model_validate(raw.get("data") or {}),
+            Network.model_validate(raw.get("network") or {}),
+        )
+        source, member = family.member("data", data.kind), family.member("networks", network.kind)
+        options = _typed("networks", network)
+    except (ValueError, TypeError, KeyError):
+        return []  # said already
+    try:
+        with torch.device("meta"):
+            member.build(tuple(source.SHAPE), source.CLASSES, network.base, 1, **options)
+    except UsageError as error:
+        return [f"network: {error}"]
+    return []
 
 
 def _known_width(value: Any) -> Fraction | None:
     try:
-        return _width(value)
+        return as_width(value)
     except ValueError:
         return None

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import prod
 from typing import Any
 
-from widthwise import config, family, fleet, machine
+from widthwise import config, family, fleet, machine, words
 from widthwise.design import MATCHINGS, Comparison, Design, Net
 from widthwise.errors import UsageError
 from widthwise.networks import base as networks
@@ -77,19 +77,20 @@ class Plan:
     def __str__(self) -> str:
         header = ("width", "layers", "parameters", "features", "m by parameters", "by features")
         header += ("networks", "trained", "FLOPs each")
-        table = _table([header, *(_cells(w) for w in self.widths)])
+        table = words.table([header, *(_cells(w) for w in self.widths)])
         return f"{self.title}\n\n{table}\n\n{self._sentences()}"
 
     def _sentences(self) -> str:
         total, trained = (sum(getattr(w, what) for w in self.widths) for what in ("networks", "trained"))
         there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
-        stages = ", ".join(f"{name} {_time(seconds)}" for name, seconds in self.seconds.items())
+        stages = ", ".join(f"{name} {words.duration(seconds)}" for name, seconds in self.seconds.items())
+        total_time = words.duration(sum(self.seconds.values()))
         on = f"{self.processes} process{'es' if self.processes > 1 else ''} of this machine ({self.device})"
         return (
             f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps; "
             f"{self.comparisons:,} comparisons.\n"
-            f"About {_time(sum(self.seconds.values()))} on {on}: {stages}. An estimate, good to +-50 %.\n"
-            f"About {_size(self.memory)} of memory at the peak; at most {_size(self.disk)} of disk in all."
+            f"About {total_time} on {on}: {stages}. An estimate, good to +-50 %.\n"
+            f"About {words.size(self.memory)} of memory at the peak, at most {words.size(self.disk)} of disk."
         )
 
 
@@ -272,9 +273,7 @@ class _Planner:
     def split_rows(self, split: str) -> int:
         """Return the rows of a split."""
         reserve = self.all_rows - self.rows
-        return {"validation": self.rows, "unseen": reserve + self.test_rows}.get(
-            split, self.rows + self.test_rows
-        )
+        return {"validation": self.rows, "unseen": reserve + self.test_rows}.get(split, self.rows + self.test_rows)
 
     def disk(self) -> float:
         """Return the bytes of samples, weights with all their snapshots, and features, at most."""
@@ -364,18 +363,3 @@ def _cells(w: WidthPlan) -> tuple[str, ...]:
         f"{w.trained}" + (f", {w.begun} begun" if w.begun else ""),
         f"{w.flops:.1e}",
     )
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    spans = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.rjust(n) for cell, n in zip(line, spans, strict=True)) for line in lines)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _size(n: float) -> str:
-    return f"{n / 1e6:,.0f} MB" if n < 1e9 else f"{n / 1e9:,.1f} GB"

@@ -51,10 +51,31 @@ def features(path: str | Path, key: str | None = None) -> Features:
         raise
     except Exception as error:  # whatever a reader makes of a damaged file
         told = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"{path} cannot be read as a {path.suffix} file ({told}). Write it again, whole."
-        ) from error
+        raise DataError(f"{path} cannot be read as a {path.suffix} file ({told}). Write it again, whole.") from error
     _check(found)
+    return found
+
+
+def sides(
+    source: Path,
+    target: Path,
+    source_test: Path | None = None,
+    target_test: Path | None = None,
+    key: str | None = None,
+    target_key: str | None = None,
+) -> dict[str, Features]:
+    """Return the features of a comparison by the names of `span_error`'s arguments, their rows checked.
+
+    Raises:
+        UsageError: as `features` does.
+        DataError: as `features` does, or if source and target are not of the same rows.
+    """
+    given = {"source": source, "target": target, "source_test": source_test, "target_test": target_test}
+    keys = {"source": key, "target": target_key or key}
+    found = {name: features(path, keys[name.partition("_")[0]]) for name, path in given.items() if path is not None}
+    same_rows(found["source"], found["target"])
+    if "source_test" in found and "target_test" in found:
+        same_rows(found["source_test"], found["target_test"])
     return found
 
 
@@ -66,8 +87,8 @@ def same_rows(source: Features, target: Features) -> None:
     """
     if len(source) != len(target):
         raise DataError(
-            f"{source.path} has {len(source)} rows and {target.path} has {len(target)}; both must be features "
-            "of the same samples, in the same order."
+            f"{source.path} has {len(source)} rows and {target.path} has {len(target)}; both must be of the "
+            "same samples, in the same order."
         )
     if source.ids is None or target.ids is None:
         return
@@ -92,9 +113,7 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
         try:
             values = np.load(path, allow_pickle=False)
         except Exception as error:
-            raise DataError(
-                f"{path} cannot be read as a .npy file ({error}). Write it again, whole."
-            ) from error
+            raise DataError(f"{path} cannot be read as a .npy file ({error}). Write it again, whole.") from error
     elif path.suffix.lower() in (".txt", ".csv"):
         lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         lines = [line.strip() for line in lines[: -1 if lines[-1] == "" else None]]
@@ -104,9 +123,7 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
     if values.ndim == 2 and 1 in values.shape:
         values = values.reshape(-1)
     if values.shape != (rows,):
-        raise DataError(
-            f"{path} holds {what} of shape {values.shape}; there must be one for each of {rows} rows."
-        )
+        raise DataError(f"{path} holds {what} of shape {values.shape}; there must be one for each of {rows} rows.")
     return values
 
 
@@ -142,9 +159,7 @@ def _npz(path: Path, key: str | None) -> Features:
     with np.load(path, allow_pickle=False) as archive:
         name = _name(path, archive.files, key)
         array, ids = archive[name], archive[IDS] if IDS in archive.files and name != IDS else None
-        return Features(
-            path, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), ids
-        )
+        return Features(path, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), ids)
 
 
 def _safetensors(path: Path, key: str | None) -> Features:
@@ -177,9 +192,7 @@ def _parquet(path: Path, key: str | None) -> Features:
     for name in numeric:
         if table.column(name).null_count:
             row = int(np.flatnonzero(table.column(name).is_null().to_numpy())[0])
-            raise DataError(
-                f'{path}: row {row} of column "{name}" is empty; features must be finite numbers.'
-            )
+            raise DataError(f'{path}: row {row} of column "{name}" is empty; features must be finite numbers.')
     return Features(path, np.stack([table.column(name).to_numpy() for name in numeric], axis=1), ids)
 
 
@@ -191,16 +204,12 @@ READERS: dict[str, Callable[[Path, str | None], Features]] = {
 }
 
 
-def _name(
-    path: Path, names: Iterable[str], key: str | None, matrix: Callable[[str], bool] = lambda name: True
-) -> str:
+def _name(path: Path, names: Iterable[str], key: str | None, matrix: Callable[[str], bool] = lambda name: True) -> str:
     """Return the array to read: as told, the one called `features`, or the only one there is."""
     names = list(names)
     if key is not None:
         if key not in names:
-            raise UsageError(
-                f'{path} has no array "{key}"; it has {", ".join(names) or "none"}.{nearest(key, names)}'
-            )
+            raise UsageError(f'{path} has no array "{key}"; it has {", ".join(names) or "none"}.{nearest(key, names)}')
         return key
     if FEATURES in names:
         return FEATURES
@@ -216,7 +225,7 @@ def _check(found: Features) -> None:
     matrix, path = found.matrix, found.path
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(
-            f"{path} holds an array of shape {tuple(matrix.shape)}; it must be (rows, features), some of each."
+            f"{path} holds an array of shape {tuple(matrix.shape)}; it must be (rows, features), neither 0."
         )
     if isinstance(matrix, np.ndarray) and (matrix.dtype.kind not in "fiub" or matrix.dtype.itemsize > 8):
         raise DataError(
@@ -225,9 +234,7 @@ def _check(found: Features) -> None:
     if not isinstance(matrix, np.ndarray) and matrix.is_complex():
         raise DataError(f"{path} holds complex numbers; features must be real numbers.")
     if found.ids is not None and found.ids.shape != (len(matrix),):
-        raise DataError(
-            f"{path} has {IDS} of shape {found.ids.shape} for {len(matrix)} rows; give one a row."
-        )
+        raise DataError(f"{path} has {IDS} of shape {found.ids.shape} for {len(matrix)} rows; give one a row.")
     for start in range(0, len(matrix), CHUNK):
         rows = matrix[start : start + CHUNK]
         rows = rows if isinstance(rows, np.ndarray) else rows.double().numpy()

@@ -63,9 +63,7 @@ def _counted(kind: str, shape: tuple[int, ...], classes: int, scale: Fraction, o
     parameters = {p.untyped_storage()._cdata: p.untyped_storage().nbytes() for p in network.parameters()}
     activations = sum(n for storage, n in kept.items() if storage not in parameters)
     assert logits.shape == (1, 2, classes)
-    return Forward(
-        counter.get_total_flops() / 2, activations / 2, sum(p.numel() for p in network.parameters())
-    )
+    return Forward(counter.get_total_flops() / 2, activations / 2, sum(p.numel() for p in network.parameters()))
 
 
 def step_seconds(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device: str) -> float:

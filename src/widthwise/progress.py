@@ -1,10 +1,15 @@
-"""What a run is doing, on stderr: a live bar and the time left, or plain lines where no one watches."""
+"""What is said on stderr: a live bar and the time left, or plain lines where no one watches; warnings."""
 
 import contextlib
+import logging
+import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
+
+from widthwise.words import duration, percent
 
 if TYPE_CHECKING:
     from widthwise.executors.base import Progress
@@ -25,7 +30,7 @@ def shown(*, quiet: bool = False, to: TextIO | None = None) -> Iterator[Listener
     stream = to or sys.stderr
     if quiet:
         yield None
-    elif stream.isatty():
+    elif stream.isatty() and os.environ.get("TERM") != "dumb":
         with _live(stream) as listener:
             yield listener
     else:
@@ -57,7 +62,7 @@ class Lines:
         told = f"done in {duration(now - self.stage.start)}"
         if progress.done < progress.total:
             left = self.stage.left(progress.done, progress.total, now)
-            told = f"{percent(progress.done, progress.total)}, {f'about {duration(left)} left' if left else 'begun'}"
+            told = f"{percent(progress.done, progress.total)}, " + (f"about {duration(left)} left" if left else "begun")
         message = f" ({progress.message})" if progress.message else ""
         print(f"{NAMES.get(progress.stage, progress.stage)}: {told}{message}", file=self.to, flush=True)
 
@@ -86,9 +91,7 @@ def _live(stream: TextIO) -> Iterator[Listener]:
         bars.TaskProgressColumn(),
         bars.TimeElapsedColumn(),
         bars.TextColumn("{task.fields[left]}"),
-        bars.TextColumn(
-            "{task.fields[message]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis")
-        ),
+        bars.TextColumn("{task.fields[message]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     tasks: dict[str, tuple[bars.TaskID, Stage]] = {}
     with bars.Progress(*columns, console=Console(file=stream), redirect_stdout=False) as display:
@@ -102,20 +105,17 @@ def _live(stream: TextIO) -> Iterator[Listener]:
             task, stage = tasks[progress.stage]
             left = stage.left(progress.done, progress.total, now)
             told = f"about {duration(left)} left" if left else ""
-            display.update(
-                task, completed=progress.done, total=progress.total, left=told, message=progress.message
-            )
+            display.update(task, completed=progress.done, total=progress.total, left=told, message=progress.message)
 
         yield listener
 
 
-def percent(done: float, total: float) -> str:
-    """Return a share in whole per cent, rounded down: 100 % is done."""
-    return f"{int(100 * done / total) if total else 100} %"
+def speak_plainly() -> None:
+    """Let warnings and the log of Widthwise be one line each, on whatever stderr is then."""
+    logging.getLogger("widthwise").addHandler(_OneLine())
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
 
 
-def duration(seconds: float) -> str:
-    """Return a time in words, such as "40 s", "12 min" or "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+class _OneLine(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"{record.levelname.lower()}: {record.getMessage()}", file=sys.stderr)
