@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from widthwise.columns import concatenate
     from widthwise.config import load_study
     from widthwise.cost import plan
     from widthwise.errors import DataError, NumericsWarning, StorageError, UsageError, WidthwiseError
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from widthwise.measures.probe_accuracy import probe_accuracy
     from widthwise.measures.span_error import span_error
     from widthwise.networks.base import count_matching
-    from widthwise.pairs import concatenate
     from widthwise.store import Store
 
     __version__: str
@@ -46,7 +46,7 @@ _HOME = {
     "Store": "store",
     "UsageError": "errors",
     "WidthwiseError": "errors",
-    "concatenate": "pairs",
+    "concatenate": "columns",
     "count_matching": "networks.base",
     "load_study": "config",
     "plan": "cost",

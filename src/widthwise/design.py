@@ -83,7 +83,13 @@ class Design:
         if key not in self._counts:
             network = self.study.network
             self._counts[key] = networks.count_matching(
-                network.kind, width, by=by, base=network.base, shape=self.shape, classes=self.classes, **network.options
+                network.kind,
+                width,
+                by=by,
+                base=network.base,
+                shape=self.shape,
+                classes=self.classes,
+                **network.options,
             )
         return self._counts[key]
 
@@ -114,9 +120,7 @@ class Design:
         if key not in self._counts:
             network = self.study.network
             scale = network.base * width
-            self._counts[key] = networks.feature_count(
-                network.kind, self.shape, self.classes, scale, **network.options
-            )
+            self._counts[key] = networks.feature_count(network.kind, self.shape, self.classes, scale, **network.options)
         return self._counts[key]
 
 

@@ -58,7 +58,10 @@ def extract(
         network.load_state_dict(stack(weights + companions))
         network.eval()
         total = len(samples.train) + len(samples.test)
-        for part, rows, ids in (("train", samples.train, samples.ids), ("test", samples.test, samples.test_ids)):
+        for part, rows, ids in (
+            ("train", samples.train, samples.ids),
+            ("test", samples.test, samples.test_ids),
+        ):
             before = 0 if part == "train" else len(samples.train)
             features, logits = [], []
             for start in range(0, len(rows), BATCH):

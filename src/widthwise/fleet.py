@@ -207,7 +207,13 @@ def _resumed(network: networks.Network, members: Sequence[Run], found: Mapping[s
 
     step = found[members[0].key].step
     return State(
-        part("weights/"), part("momentum/"), whole["loss"].cpu(), whole["hits"].cpu(), step, seconds, histories
+        part("weights/"),
+        part("momentum/"),
+        whole["loss"].cpu(),
+        whole["hits"].cpu(),
+        step,
+        seconds,
+        histories,
     )
 
 
@@ -252,4 +258,3 @@ def _sizes(run: Run, samples: Samples) -> dict:
         "classes": samples.classes,
         "steps": steps_of(run.training, len(samples.training_rows))[1],
     }
-

@@ -168,7 +168,15 @@ def error_rows(gap: Gap, scores: Scores, which: Literal["first", "second"], widt
 
     def row(variant: Variant, statistic: str, **numbers) -> Row:
         return Row(
-            gap.study, "span_error", statistic, variant.split, gap.trained, width, matching, **names, **numbers
+            gap.study,
+            "span_error",
+            statistic,
+            variant.split,
+            gap.trained,
+            width,
+            matching,
+            **names,
+            **numbers,
         )
 
     for variant in variants():
@@ -199,7 +207,15 @@ def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
     def row(variant: Variant, statistic: str, **numbers) -> Row:
         width = str(gap.width)
         return Row(
-            gap.study, "span_gap", statistic, variant.split, gap.trained, width, gap.matching, **names, **numbers
+            gap.study,
+            "span_gap",
+            statistic,
+            variant.split,
+            gap.trained,
+            width,
+            gap.matching,
+            **names,
+            **numbers,
         )
 
     for variant in variants():
@@ -273,7 +289,10 @@ def feature_errors(gap: Gap, scores: Scores, which: Literal["first", "second"]) 
     """Return the error of every target feature of a side's first term on the validation split."""
     term = getattr(gap, which)[0]
     score = scores[term.comparison(headline("validation"), gap.trained)]
-    errors = [None if not ok else float(e) for e, ok in zip(score.arrays["per_feature"], score.arrays["supported"], strict=True)]
+    errors = [
+        None if not ok else float(e)
+        for e, ok in zip(score.arrays["per_feature"], score.arrays["supported"], strict=True)
+    ]
     return FeatureErrors(
         gap.study,
         "span_error",

@@ -25,9 +25,7 @@ class Options:
 
     def __post_init__(self):
         if not self.penalties or any(not (0 <= p < float("inf")) for p in self.penalties):
-            raise UsageError(
-                f"penalties must be at least one number, 0 or above and finite, not {self.penalties!r}."
-            )
+            raise UsageError(f"penalties must be at least one number, 0 or above and finite, not {self.penalties!r}.")
         if self.interpolate and len(self.penalties) >= 4 and min(self.penalties) == 0:
             raise UsageError("a penalty of 0 has no logarithm to interpolate; pass interpolate=False.")
 
@@ -91,8 +89,7 @@ class Regression:
         """Sums of squares of every target over all scored rows, about their mean or their class's."""
         moments = self.joint.moments(self.joint.split.score_cells)
         own = ridge.strata(moments, self.labels)
-        total = moments.second.diagonal() - (own.means * own.sums).sum(0)
-        return total[self.target].clamp_min(0)
+        return ridge.squares_about(moments, own, own.means, self.target)
 
     @cached_property
     def _held_out(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from widthwise import family, features
+from widthwise.columns import Concatenation
 from widthwise.config import Run, digest
 from widthwise.design import Comparison, Net
 from widthwise.measures.base import Score
-from widthwise.pairs import Concatenation, Joint, Pair, Split, held_out, k_fold
+from widthwise.pairs import Joint, Pair, Split, held_out, k_fold
 from widthwise.samples import Samples
 from widthwise.store import Store, save_tensors
 from widthwise.training import Interrupted
@@ -140,7 +141,11 @@ def _groups(comparisons: Sequence[Comparison]) -> list[tuple[Net, str]]:
 
 def _fit(c: Comparison) -> tuple[Any, ...]:
     """Return what comparisons share that are fitted at once, each source's next to each other."""
-    return c.measure, c.source, *(dict(c.options).get(name, False) for name in ("standardize", "within_class"))
+    return (
+        c.measure,
+        c.source,
+        *(dict(c.options).get(name, False) for name in ("standardize", "within_class")),
+    )
 
 
 def _snapshot(trained: bool) -> str:

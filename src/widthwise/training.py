@@ -21,7 +21,7 @@ WATCHED = 1000  # test rows whose accuracy is taken every epoch; all of them at 
 WARM_UP = 0.3  # share of one_cycle's steps in which the rate rises
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     """Training was asked to stop; what it had done has been saved."""
 
 
@@ -119,8 +119,8 @@ class _Loop:
         network.load_state_dict(state.weights)
         self.network, self.member_seeds, self.samples = network, member_seeds, samples
         self.training, self.state, self.events, self.autocast = training, state, events, autocast
-        self.optimizer = _optimizer(network, training, state)
         self.device = next(network.parameters()).device
+        self.momentum = {name: t.to(self.device).clone() for name, t in state.momentum.items()}
         self.rows = samples.training_rows.to(self.device)
         self.labels = samples.training_labels.to(self.device)
         self.augment = samples.augment if training.augment is None else training.augment
@@ -152,14 +152,14 @@ class _Loop:
         self.network.train()
         inputs, targets = self.inputs(batch), self.labels[batch]
         give_streams(self.network, [seeds.stream(s, "dropout", self.state.step) for s in self.member_seeds])
-        with torch.autocast(self.device.type, dtype=self.autocast or torch.bfloat16, enabled=bool(self.autocast)):
+        half = self.autocast or torch.bfloat16
+        with torch.autocast(self.device.type, dtype=half, enabled=self.autocast is not None):
             logits = self.network(inputs)  # (members, batch, classes)
         loss = _loss(logits, targets)  # (members,)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.training, self.state.step, self.steps)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         loss.sum().backward()  # Each member's gradient is that of its own mean loss.
-        self.optimizer.step()
+        rate = rate_at(self.training, self.state.step, self.steps)
+        _descend(self.network, self.momentum, self.training, rate)
         self.state.loss += loss.detach().cpu().to(torch.float64)
         self.state.hits += (logits.detach().argmax(2) == targets).sum(1).cpu()
         self.state.step += 1
@@ -177,9 +177,7 @@ class _Loop:
         state, tested = self.state, len(self.samples.test)
         if state.step < self.steps:
             tested = min(WATCHED, tested)
-        accuracy = accuracies(
-            self.network, self.samples, self.samples.test[:tested], self.samples.test_labels[:tested]
-        )
+        accuracy = accuracies(self.network, self.samples, self.samples.test[:tested], self.samples.test_labels[:tested])
         for k, history in enumerate(state.histories):
             reached = max((epoch["train_accuracy"] for epoch in history), default=0.0)
             history.append(
@@ -210,8 +208,7 @@ class _Loop:
     def current(self) -> State:
         """Return the state as it is now, with weights and momentum copied out."""
         self.state.weights = {name: t.detach().clone() for name, t in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            self.state.momentum[name] = self.optimizer.state[parameter]["momentum_buffer"].detach().clone()
+        self.state.momentum = {name: t.clone() for name, t in self.momentum.items()}
         self.state.seconds = self.seconds
         return self.state
 
@@ -244,14 +241,15 @@ def accuracies(
     return hits / max(len(rows), 1)
 
 
-def _optimizer(network: Network, training: Training, state: State) -> torch.optim.SGD:
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=training.rate,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-        fused=True,
-    )
-    for name, parameter in network.named_parameters():
-        optimizer.state[parameter]["momentum_buffer"] = state.momentum[name].to(parameter.device).clone()
-    return optimizer
+def _descend(network: Network, momentum: Mapping[str, Tensor], training: Training, rate: float) -> None:
+    """V <- momentum v + gradient + decay w, w <- w - rate v.
+
+    Every operation rounds by itself. A fused one rounds the end of a tensor, which does not fill a vector,
+    unlike the rest, and where a member ends depends on its companions.
+    """
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            assert weight.grad is not None
+            velocity = momentum[name]
+            velocity.mul_(training.momentum).add_(weight.grad).add_(weight * training.weight_decay)
+            weight.sub_(velocity * rate)

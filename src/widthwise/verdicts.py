@@ -1,5 +1,6 @@
 """Four words for a claim, and the rules that give them (DEFINITIONS 6)."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -48,7 +49,7 @@ def gap_overall(words: Sequence[str], estimates: Sequence[float]) -> str:
     Confirmed: at the two smallest widths, and the estimates do not fall as width falls; never a single width.
     Otherwise the word that all widths share, or "not confirmed here" where any says so.
     """
-    rising = all(b >= a for a, b in zip(estimates, estimates[1:], strict=False))
+    rising = all(b >= a for a, b in itertools.pairwise(estimates))
     if len(words) >= 2 and all(word == CONFIRMED for word in words[-2:]) and rising:
         return CONFIRMED
     if words and all(word == OPPOSITE for word in words):

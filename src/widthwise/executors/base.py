@@ -129,9 +129,7 @@ class Compare:
 
     def perform(self, worker: Worker, tell: Tell) -> None:
         """Compute what is not in the store."""
-        scoring.compute(
-            self.comparisons, dict(self.runs), worker.samples, worker.store, tell, stopping=worker.stopping
-        )
+        scoring.compute(self.comparisons, dict(self.runs), worker.samples, worker.store, tell, stopping=worker.stopping)
 
     def __str__(self) -> str:
         return self.comparisons[0].together or self.comparisons[0].measure
@@ -172,9 +170,7 @@ def run(
 class _Session:
     """One call of `run`."""
 
-    def __init__(
-        self, study: config.Study, store: Store, device: str, jobs: int | None, on: str, listener: Listener
-    ):
+    def __init__(self, study: config.Study, store: Store, device: str, jobs: int | None, on: str, listener: Listener):
         self.study, self.store, self.listener = study, store, listener
         self.executor = family.member("executors", on)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -270,5 +266,3 @@ class _Session:
 def message(job: Job) -> str:
     """Return a job in words, for a progress line."""
     return str(job)
-
-

@@ -6,10 +6,12 @@ Everything that a ridge regression, its held-out error, linear CKA or a support 
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import DataError
+
+BLOCK = 256  # columns: of the symmetric product only blocks on and right of the diagonal are computed
 
 
 class Moments:
@@ -37,21 +39,25 @@ class Moments:
         self.shift = None if shift is None else shift.to(torch.float64)
         self.n = 0
         self.total = torch.zeros(columns, dtype=torch.float64)
-        self.second = torch.zeros(columns, columns, dtype=torch.float64)
         self.cubes = torch.zeros(columns, dtype=torch.float64)
         self.fourths = torch.zeros(columns, dtype=torch.float64)
         self.low = torch.full((columns,), torch.inf, dtype=torch.float64)
         self.high = torch.full((columns,), -torch.inf, dtype=torch.float64)
+        self._second = torch.zeros(columns, columns, dtype=torch.float64)
+        self._mirrored = True  # whether what lies below the diagonal is that above it
 
-    def update(self, rows: Float[Tensor, "rows columns"]) -> None:
+    def update(self, rows: Float[Tensor, "rows columns"] | Int[Tensor, "rows columns"]) -> None:
         """Add a batch of rows.
 
         Raises:
-            DataError: at a NaN or infinite value, naming its row (of the batch) and column.
+            DataError: at a NaN or infinite value, naming its row (of the batch) and column, or if the
+                batch has another number of columns.
         """
+        if rows.ndim != 2 or rows.shape[1] != self.columns:
+            raise DataError(f"a batch must be of shape (rows, {self.columns}), not {tuple(rows.shape)}.")
         if len(rows) == 0:
             return
-        rows = rows.to(torch.float64)
+        rows = rows.to("cpu", torch.float64)
         check_finite(rows)
         if self.shift is None:
             self.shift = rows.mean(0)
@@ -59,11 +65,21 @@ class Moments:
         squares = centred.square()
         self.n += len(rows)
         self.total += centred.sum(0)
-        self.second.addmm_(centred.T, centred)
+        self._add_products(centred)
         self.cubes += (squares * centred).sum(0)
         self.fourths += squares.square().sum(0)
         self.low = torch.minimum(self.low, rows.amin(0))
         self.high = torch.maximum(self.high, rows.amax(0))
+
+    @property
+    def second(self) -> Float[Tensor, "columns columns"]:
+        """The sum of (z - shift)(z - shift)'."""
+        if not self._mirrored:
+            for start in range(0, self.columns, BLOCK):
+                stop = start + BLOCK
+                self._second[stop:, start:stop] = self._second[start:stop, stop:].T
+            self._mirrored = True
+        return self._second
 
     def merge(self, other: "Moments") -> None:
         """Add the rows of another, exactly, whatever shift each has."""
@@ -71,14 +87,7 @@ class Moments:
             return
         if self.shift is None or self.n == 0:
             self.shift = other.shift
-        other = other.about(self.shift)
-        self.n += other.n
-        self.total = self.total + other.total
-        self.second = self.second + other.second
-        self.cubes = self.cubes + other.cubes
-        self.fourths = self.fourths + other.fourths
-        self.low = torch.minimum(self.low, other.low)
-        self.high = torch.maximum(self.high, other.high)
+        self._add(other.about(self.shift))
 
     def about(self, shift: Float[Tensor, " columns"] | None) -> "Moments":
         """Return the same sums about another point (itself, if it is the same point)."""
@@ -88,16 +97,22 @@ class Moments:
         if not d.any():
             return self
         moved = Moments(self.columns, shift)
-        squares = self.second.diagonal()
         moved.n, moved.low, moved.high = self.n, self.low, self.high
         moved.total = self.total + self.n * d
         cross = torch.outer(d, self.total)
-        moved.second = self.second + cross + cross.T + self.n * torch.outer(d, d)
-        moved.cubes = self.cubes + 3 * d * squares + 3 * d**2 * self.total + self.n * d**3
-        moved.fourths = (
-            self.fourths + 4 * d * self.cubes + 6 * d**2 * squares + 4 * d**3 * self.total + self.n * d**4
-        )
+        moved._second = self.second + cross + cross.T + self.n * torch.outer(d, d)
+        moved.cubes, moved.fourths = self._powers_about(d)
         return moved
+
+    def select(self, columns: Int[Tensor, " chosen"]) -> "Moments":
+        """Return the moments of some of the columns, in the order given."""
+        assert self.shift is not None
+        chosen = Moments(len(columns), self.shift[columns])
+        chosen.n = self.n
+        chosen._second = self.second[columns[:, None], columns]
+        for name in ("total", "cubes", "fourths", "low", "high"):
+            setattr(chosen, name, getattr(self, name)[columns])
+        return chosen
 
     @property
     def mean(self) -> Float[Tensor, " columns"]:
@@ -107,8 +122,9 @@ class Moments:
 
     @property
     def centred_squares(self) -> Float[Tensor, " columns"]:
-        """The sum of squares of every column about its mean."""
-        return (self.second.diagonal() - self.total.square() / self.n).clamp_min(0)
+        """The sum of squares of every column about its mean; exactly 0 for a constant one."""
+        squares = (self._second.diagonal() - self.total.square() / self.n).clamp_min(0)
+        return torch.where(self.constant, 0.0, squares)
 
     @property
     def constant(self) -> Bool[Tensor, " columns"]:
@@ -118,10 +134,33 @@ class Moments:
     @property
     def effective_rows(self) -> Float[Tensor, " columns"]:
         """(sum c^2)^2 / sum c^4 of every centred column: k for an indicator of k rows, n/3 for a Gaussian."""
-        d = -self.total / self.n
-        squares = self.second.diagonal()
-        fourth = self.fourths + 4 * d * self.cubes + 6 * d**2 * squares + 4 * d**3 * self.total + self.n * d**4
+        fourth = self._powers_about(-self.total / self.n)[1]
         return torch.where(self.constant, 0.0, self.centred_squares.square() / fourth.clamp_min(1e-300))
+
+    def _add(self, other: "Moments") -> None:
+        self.n += other.n
+        self.total += other.total
+        self._second += other._second
+        self._mirrored = self._mirrored and other._mirrored
+        self.cubes += other.cubes
+        self.fourths += other.fourths
+        self.low = torch.minimum(self.low, other.low)
+        self.high = torch.maximum(self.high, other.high)
+
+    def _add_products(self, centred: Float[Tensor, "rows columns"]) -> None:
+        for start in range(0, self.columns, BLOCK):
+            own = centred[:, start : start + BLOCK]
+            self._second[start : start + BLOCK, start:].addmm_(own.T, centred[:, start:])
+        self._mirrored = False
+
+    def _powers_about(
+        self, d: Float[Tensor, " columns"]
+    ) -> tuple[Float[Tensor, " columns"], Float[Tensor, " columns"]]:
+        """Return the sums of (c + d)^3 and (c + d)^4 over the rows' c = z - shift."""
+        n, total, squares = self.n, self.total, self._second.diagonal()
+        cubes = self.cubes + 3 * d * squares + 3 * d**2 * total + n * d**3
+        fourths = self.fourths + 4 * d * self.cubes + 6 * d**2 * squares + 4 * d**3 * total + n * d**4
+        return cubes, fourths
 
 
 def merged(parts: Iterable[Moments]) -> Moments:

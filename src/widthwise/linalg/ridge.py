@@ -1,20 +1,28 @@
 """Multi-target ridge regression over a whole path of penalties, from second moments alone.
 
-One eigendecomposition of the source's covariance serves every penalty and target, and the held-out error
-comes from the held-out moments, without predictions.
+The source's second moments are factored once, S = F F' by a pivoted Cholesky and F = U s Q' by a singular
+value decomposition, which serves every penalty and target; the held-out error comes from the held-out
+moments, without predictions. An eigendecomposition of S would be cheaper, but it knows no eigenvalue better
+than to 1e-15 of the largest, and the smallest penalties are not much above that.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.interpolate import CubicSpline
+from scipy.linalg import lapack
 from torch import Tensor
 
 from widthwise.linalg.moments import Moments
 
 HALF_DECADES = tuple(10 ** (k / 2 - 9) for k in range(21))  # 1e-9 .. 10
 FLOOR = 1e-15  # relative errors below this are rounding
+EPSILON = 2.0**-52
+PARTIALLED = 1e-13  # a class-centred column with less of its variance than this is rounding
+STANDARD_FLOOR = 1e-3
+AT_ONCE = 512  # columns of one matrix product
+BLOCK = 128  # rows of a triangular factor that are multiplied at once
 
 
 @dataclass(frozen=True)
@@ -23,23 +31,30 @@ class Strata:
 
     counts: Float[Tensor, " strata"]
     sums: Float[Tensor, "strata columns"]
+    mean: Float[Tensor, " columns"]  # of all rows
 
     @property
     def means(self) -> Float[Tensor, "strata columns"]:
-        """The mean of every column in every stratum, about the moments' shift; 0 where there are no rows."""
-        return self.sums / self.counts.clamp_min(1)[:, None]
+        """The mean of every column in every stratum, about the moments' shift; without rows, that of all."""
+        counts = self.counts[:, None]
+        return torch.where(counts > 0, self.sums / counts.clamp_min(1), self.mean)
 
 
 def strata(moments: Moments, labels: Int[Tensor, " classes"] | None = None) -> Strata:
     """Return the strata of all rows, or, with the columns of one-hot labels (shift 0), of each class."""
+    mean = moments.total / max(moments.n, 1)
     if labels is None:
-        return Strata(torch.tensor([float(moments.n)], dtype=torch.float64), moments.total[None])
-    return Strata(moments.second[labels, labels], moments.second[labels])
+        return Strata(torch.tensor([float(moments.n)], dtype=torch.float64), moments.total[None], mean)
+    return Strata(moments.second[labels, labels], moments.second[labels], mean)
 
 
 def second_about(
-    moments: Moments, own: Strata, means: Float[Tensor, "strata columns"], rows: Tensor, columns: Tensor
-) -> Float[Tensor, "rows columns"]:
+    moments: Moments,
+    own: Strata,
+    means: Float[Tensor, "strata columns"],
+    rows: Int[Tensor, " rows"],
+    columns: Int[Tensor, " chosen"],
+) -> Float[Tensor, "rows chosen"]:
     """Return the sum of (z - m)(z - m)' with m the stratum's mean, for chosen rows and columns of it.
 
     With means M, counts N and sums s of the strata: Z'Z - M's - s'M + M'NM.
@@ -50,9 +65,46 @@ def second_about(
     return raw - M.T @ sc - s.T @ Mc + (M * own.counts[:, None]).T @ Mc
 
 
+def squares_about(
+    moments: Moments, own: Strata, means: Float[Tensor, "strata columns"], columns: Int[Tensor, " chosen"]
+) -> Float[Tensor, " chosen"]:
+    """Return the diagonal of `second_about`."""
+    M, s = means[:, columns], own.sums[:, columns]
+    squares = moments.second.diagonal()[columns]
+    return (squares + (M * (M * own.counts[:, None] - 2 * s)).sum(0)).clamp_min(0)
+
+
+def varying(
+    moments: Moments,
+    squares: Float[Tensor, " chosen"],
+    columns: Int[Tensor, " chosen"],
+    labels: Int[Tensor, " classes"] | None,
+) -> Bool[Tensor, " chosen"]:
+    """Return which columns vary, given their squares: are not constant, or not within every class."""
+    live = ~moments.constant[columns]
+    return live if labels is None else live & (squares > PARTIALLED * moments.centred_squares[columns])
+
+
+def factor(S: Float[Tensor, "columns columns"]) -> Float[Tensor, "columns rank"]:
+    """Return F with F F' = S and as many columns as S has rank: a pivoted Cholesky factorisation.
+
+    Of S scaled to a unit diagonal, so that a column keeps its digits beside one that is 1e12 times larger.
+    """
+    if not len(S):
+        return S
+    deviation = S.diagonal().clamp_min(0).sqrt()
+    inverse = torch.where(deviation > 0, 1 / deviation, 0.0)
+    scaled = S * inverse * inverse[:, None]
+    tolerance = 8 * EPSILON * len(S) ** 0.5
+    lower, pivots, rank, _ = lapack.dpstrf(scaled.numpy().T, tol=tolerance, lower=1, overwrite_a=1)
+    F = torch.empty(len(S), rank, dtype=torch.float64)
+    F[torch.from_numpy(pivots - 1).long()] = torch.from_numpy(lower[:, :rank]).tril()
+    return F * deviation[:, None]
+
+
 @dataclass(frozen=True)
 class Ridge:
-    """A fit for every penalty at once, in the eigenbasis of the source's centred second moments.
+    """A fit for every penalty at once, in the principal directions of the source's second moments.
 
     Weights at an absolute penalty are `vectors @ (projected / (values + penalty))`.
     """
@@ -61,32 +113,29 @@ class Ridge:
     scale: float  # trace of the centred source's second moments / live columns: what penalties are relative to
     p_live: int
     means: Float[Tensor, "strata columns"]  # of all columns of the moments
-    values: Float[Tensor, " source"]
-    vectors: Float[Tensor, "source source"]
-    projected: Float[Tensor, "source targets"]
+    values: Float[Tensor, " rank"]
+    noise: Float[Tensor, " rank"]  # what rounding alone may leave of a value
+    vectors: Float[Tensor, "source rank"]
+    projected: Float[Tensor, "rank targets"]
 
-    def shrunk(self, penalty: float) -> Float[Tensor, "source targets"]:
-        """Return the weights at one relative penalty in the eigenbasis."""
-        damped = self.values[:, None] + penalty * self.scale
-        # A direction without variance or penalty has no weight: the solution of least norm.
-        return torch.where(damped > self._negligible, self.projected / damped, 0.0)
+    def gains(self, penalty: Float[Tensor, "*chosen"]) -> Float[Tensor, "rank *chosen"]:
+        """Return 1 / (values + penalty) at relative penalties.
+
+        0 for a direction that is rounding and has no penalty either: the solution of least norm.
+        """
+        values, noise = (x.reshape(-1, *[1] * penalty.ndim) for x in (self.values, self.noise))
+        damped = values + penalty.to(torch.float64) * self.scale
+        return torch.where(damped > noise, 1 / damped, 0.0)
 
     def weights(
         self, penalty: Float[Tensor, " chosen"], targets: Int[Tensor, " chosen"]
     ) -> Float[Tensor, "source chosen"]:
         """Return the weights of some targets, each at its own relative penalty; infinity gives zeros."""
-        damped = self.values[:, None] + penalty * self.scale
-        shrunk = torch.where(damped > self._negligible, self.projected[:, targets] / damped, 0.0)
-        return self.vectors @ shrunk
+        return self.vectors @ (self.projected[:, targets] * self.gains(penalty))
 
-    def degrees(self, penalty: Tensor) -> Float[Tensor, " penalties"]:
+    def degrees(self, penalty: Float[Tensor, " penalties"]) -> Float[Tensor, " penalties"]:
         """Return the effective degrees of freedom, tr S (S + penalty)^-1, at relative penalties."""
-        damped = self.values[:, None] + penalty.to(torch.float64) * self.scale
-        return torch.where(damped > self._negligible, self.values[:, None] / damped, 0.0).sum(0)
-
-    @property
-    def _negligible(self) -> float:
-        return float(self.values.amax()) * len(self.values) * 2e-16 if len(self.values) else 0.0
+        return self.values @ self.gains(penalty)
 
 
 def fit(
@@ -109,24 +158,23 @@ def fit(
     own = strata(moments, labels)
     S = second_about(moments, own, own.means, source, source)
     C = second_about(moments, own, own.means, source, target)
-    live = ~moments.constant[source]
+    live = varying(moments, S.diagonal(), source, labels)
     S[~live], S[:, ~live], C[~live] = 0.0, 0.0, 0.0
     factors = standard_factors(S) if standardize else torch.ones(len(source), dtype=torch.float64)
-    S, C = S * factors * factors[:, None], C * factors[:, None]
+    F = factor(S) * factors[:, None]
+    U, deviations, _ = torch.linalg.svd(F, full_matrices=False)
+    squares = F.square().sum(1)
     p_live = int(live.sum())
-    values, vectors = torch.linalg.eigh(S)
     return Ridge(
         n=moments.n,
-        scale=float(S.trace()) / max(p_live, 1),
+        scale=float(squares.sum()) / max(p_live, 1),
         p_live=p_live,
         means=own.means,
-        values=values.clamp_min(0),
-        vectors=vectors * factors[:, None],
-        projected=vectors.T @ C,
+        values=deviations.square(),
+        noise=EPSILON * len(F) * (squares @ U.square()),
+        vectors=U * factors[:, None],
+        projected=U.T @ (C * factors[:, None]),
     )
-
-
-STANDARD_FLOOR = 1e-3
 
 
 def standard_factors(S: Float[Tensor, "source source"]) -> Float[Tensor, " source"]:
@@ -148,28 +196,29 @@ def held_out_errors(
 ) -> tuple[Float[Tensor, "penalties targets"], Float[Tensor, " targets"]]:
     """Return the sums of squared held-out error of every penalty, and of an infinite one (the fit's mean).
 
-    y'y - 2 w'c + w'Gw in the eigenbasis of the fit, with G, c and y'y the held-out moments about the *fit's*
-    means. In that basis G is close to diagonal, and the three terms lose no digit that a target's error,
-    relative to its variance, has above 1e-14.
+    y'y - 2 w'c + |R w|^2 with c and y'y the held-out moments about the *fit's* means and R'R those of the
+    source, in the directions of the fit. R is triangular, and as exact as if it came from the rows: w may be
+    as large as penalty^-1/2, and w'(R'R)w would lose the digits that |R w|^2 keeps.
     """
-    own = strata(held_out, labels)
-    V = ridge.vectors
-    G = V.T @ second_about(held_out, own, ridge.means, source, source) @ V
+    own, V = strata(held_out, labels), ridge.vectors
+    F = factor(second_about(held_out, own, ridge.means, source, source))
+    R = torch.linalg.qr(F.T @ V, mode="r").R
     c = V.T @ second_about(held_out, own, ridge.means, source, target)
-    squares = _squares_about(held_out, own, ridge.means, target)
-    errors = torch.empty(len(penalties), len(target), dtype=torch.float64)
-    for k, penalty in enumerate(penalties.tolist()):
-        w = ridge.shrunk(penalty)
-        errors[k] = squares + (w * (G @ w - 2 * c)).sum(0)
-    return errors.clamp_min(0), squares
+    squares = squares_about(held_out, own, ridge.means, target)
+    errors = []
+    for some in penalties.split(max(AT_ONCE // max(len(target), 1), 1)):
+        w = ridge.projected[:, None] * ridge.gains(some)[:, :, None]  # (rank, some, targets)
+        spread = squares_of_product(R, w.flatten(1)).reshape(len(some), -1)
+        errors.append(squares - 2 * (w * c[:, None]).sum(0) + spread)
+    return torch.cat(errors).clamp_min(0), squares
 
 
-def _squares_about(
-    moments: Moments, own: Strata, means: Float[Tensor, "strata columns"], columns: Tensor
-) -> Float[Tensor, " columns"]:
-    M, s = means[:, columns], own.sums[:, columns]
-    squares = moments.second.diagonal()[columns]
-    return (squares + (M * (M * own.counts[:, None] - 2 * s)).sum(0)).clamp_min(0)
+def squares_of_product(R: Float[Tensor, "rows rank"], w: Float[Tensor, "rank chosen"]) -> Float[Tensor, " chosen"]:
+    """Return |R w|^2 of every column of w, for R that is zero below its diagonal."""
+    total = torch.zeros(w.shape[1], dtype=w.dtype)
+    for start in range(0, len(R), BLOCK):
+        total += (R[start : start + BLOCK, start:] @ w[start:]).square().sum(0)
+    return total
 
 
 @dataclass(frozen=True)
@@ -178,7 +227,7 @@ class Optimum:
 
     penalty: Float[Tensor, " targets"]  # relative; infinity where the mean is best
     node: Int[Tensor, " targets"]  # nearest grid point; len(penalties) where the mean is best
-    on_edge: Tensor  # bool (targets,): the optimum is the grid's first or last point
+    on_edge: Bool[Tensor, " targets"]  # the optimum is the grid's first or last point
 
 
 def best_penalty(
@@ -189,7 +238,8 @@ def best_penalty(
 ) -> Optimum:
     """Return where each target's error curve is lowest: off a spline of log error against log penalty.
 
-    The mean (an infinite penalty) is one more candidate, compared after the spline's minimum.
+    The mean (an infinite penalty) is one more candidate, compared after the spline's minimum. An optimum
+    whose error is rounding is nowhere in particular, and so not on the edge.
 
     Args:
         curve: errors relative to the target's variance; `penalties` in increasing order.
@@ -209,7 +259,7 @@ def best_penalty(
     return Optimum(
         penalty=torch.where(mean_wins, torch.inf, penalty),
         node=torch.where(mean_wins, len(penalties), node),
-        on_edge=on_edge & ~mean_wins,
+        on_edge=on_edge & ~mean_wins & (best > 2 * FLOOR),
     )
 
 
@@ -242,10 +292,11 @@ def _spline_minimum(spline: CubicSpline) -> tuple[Float[Tensor, " targets"], Flo
     """Return the place and value of each target's lowest point: a knot, or where a piece's slope is 0."""
     knots, c = torch.from_numpy(spline.x), torch.from_numpy(spline.c)  # c: (4, pieces, targets)
     length = knots.diff()[:, None]
-    # 3 a x^2 + 2 b x + s = 0, by the form that does not cancel where a is small.
+    # 3 a u^2 + 2 b u + slope = 0: the root at which the second derivative, 2 root, is positive, by the form
+    # of it that does not cancel.
     a, b, slope = c[0], c[1], c[2]
     root = (b.square() - 3 * a * slope).sqrt()  # NaN: no turning point
-    u = slope / -(b + root)  # the root at which the second derivative, 2 root, is positive
+    u = torch.where(b > 0, -slope / (b + root), (root - b) / (3 * a))
     inside = (u > 0) & (u < length)
     u = torch.where(inside, u, 0.0)  # 0 is the piece's left knot
     value = ((a * u + b) * u + slope) * u + c[3]

@@ -17,11 +17,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import seeds
+from widthwise.columns import Concatenation, reader, stacked
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg import intervals
 from widthwise.linalg.ridge import HALF_DECADES
 from widthwise.measures.base import Score
-from widthwise.pairs import Concatenation, Joint, Pair, held_out, k_fold, reader, stacked
+from widthwise.pairs import Joint, Pair, held_out, k_fold
 from widthwise.regression import Options, Regression
 
 VERSION = 1
@@ -165,9 +166,7 @@ def span_error(
     options = Options(_given(penalties), interpolate, per_target, standardize)
     result = _spanned(Pair(joint, ("source",), ("target",)), options, row_blocks=row_interval, extrapolate=extrapolate)
     if labels is not None:
-        within = _spanned(
-            Pair(joint, ("source",), ("target",)), replace(options, within_class=True), row_blocks=False
-        )
+        within = _spanned(Pair(joint, ("source",), ("target",)), replace(options, within_class=True), row_blocks=False)
         result = replace(result, within_class=within.mean)
     if penalties is None:
         result = replace(result, path=None)

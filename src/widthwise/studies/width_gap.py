@@ -83,9 +83,7 @@ def _gap(design: Design, width: Fraction, matching: Matching, trained: bool) -> 
             if source != target
         ),
         factors=(tuple(f"wide {net.seed}" for net in wide),),
-        refitted=tuple(
-            tuple(terms(kept, c) for kept in left_out(source)) for c, source in enumerate(concatenations)
-        ),
+        refitted=tuple(tuple(terms(kept, c) for kept in left_out(source)) for c, source in enumerate(concatenations)),
     )
 
 
