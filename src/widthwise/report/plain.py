@@ -7,14 +7,14 @@ from html import escape
 from widthwise.report.theme import FONT, LIGHT
 
 Entry = dict
-LEFT, LEFT_OF_NAMES, TOP, RIGHT, BOTTOM, LEGEND_ROW = 52, 170, 46, 14, 62, 22
+LEFT, LEFT_OF_NAMES, TOP, RIGHT, BOTTOM, LEGEND_ROW = 52, 170, 56, 14, 66, 22
 CHARACTER = 6.6  # the mean width of one at 12 pixels
 
 
 def draw(spec: dict) -> str:
     """Return a specification as SVG."""
     panels, columns = spec["concat"], spec["columns"]
-    sizes = [(_left(panel) + panel["width"] + RIGHT, TOP + panel["height"] + BOTTOM) for panel in panels]
+    sizes = [(_left(panel) + panel["width"] + RIGHT, _top(panel) + panel["height"] + BOTTOM) for panel in panels]
     width = max(sum(w for w, _ in sizes[k : k + columns]) for k in range(0, len(sizes), columns))
     legend, y = _legend(panels, width, spec["config"]["legend"].get("columns"))
     parts = [legend]
@@ -22,7 +22,7 @@ def draw(spec: dict) -> str:
         x = 0
         for panel, (w, _) in zip(panels[k : k + columns], sizes[k : k + columns], strict=True):
             parts.append(
-                f'<g transform="translate({x + _left(panel)},{y + TOP})">{_panel(panel, spec["datasets"])}</g>'
+                f'<g transform="translate({x + _left(panel)},{y + _top(panel)})">{_panel(panel, spec["datasets"])}</g>'
             )
             x += w
         y += max(h for _, h in sizes[k : k + columns])
@@ -39,8 +39,8 @@ def _panel(panel: dict, datasets: dict[str, list[Entry]]) -> str:
     }
     title = panel["title"]
     parts = [
-        _text(0, -26, title["text"], weight=600, size=13),
-        _text(0, -10, title["subtitle"], colour="muted"),
+        _text(0, -32, title["text"], weight=600, size=13),
+        _text(0, -15, title["subtitle"], colour="muted"),
         *(_axis(channel, scaled[channel], places[channel], size) for channel in "xy"),
     ]
     for layer in panel["layer"]:
@@ -233,6 +233,10 @@ def _text(x, y, words, *, anchor="start", colour="ink", weight=400, size=12) -> 
         return ""
     look = f'text-anchor="{anchor}" fill="{LIGHT[colour]}" font-weight="{weight}" font-size="{size}px"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(str(words))}</text>'
+
+
+def _top(panel: dict) -> int:
+    return TOP if panel["title"]["text"] else 12
 
 
 def _left(panel: dict) -> int:
