@@ -13,7 +13,7 @@ from widthwise.columns import Concatenation
 from widthwise.config import Run, digest
 from widthwise.design import Comparison, Net
 from widthwise.measures.base import Score
-from widthwise.pairs import Joint, Pair, Split, held_out, k_fold
+from widthwise.pairs import Joint, Pair, Part, Split, held_out, k_fold
 from widthwise.samples import Samples
 from widthwise.store import Store, save_tensors
 from widthwise.training import Interrupted
@@ -113,7 +113,24 @@ def split_rows(name: str, samples: Samples) -> tuple[Tensor, Split]:
     if name == "test":
         rows = torch.cat([trained, test])
         return rows, held_out(name, ids[trained], ids[test])
+    if name == "probe":
+        return _probe_rows(trained, reserve, test, ids)
     raise AssertionError(f"no split {name}")
+
+
+def _probe_rows(trained: Tensor, reserve: Tensor, test: Tensor, ids: Tensor) -> tuple[Tensor, Split]:
+    """Return all rows, for probes: cell 0 trained networks, cells 1 to 5 are folds of unseen rows.
+
+    Only test rows have a block: they are what is scored.
+    """
+    unseen = torch.cat([reserve, test])
+    folds = k_fold("unseen", ids[unseen])
+    cell = torch.cat([torch.zeros_like(trained), 1 + folds.cell // 3])
+    block = torch.cat(
+        [torch.full_like(trained, -1), torch.where(torch.arange(len(unseen)) < len(reserve), -1, folds.block)]
+    )
+    parts = tuple(Part(fit=tuple(c for c in range(1, 6) if c != k), score=(k,)) for k in range(1, 6))
+    return torch.cat([trained, unseen]), Split("probe", cell, block, parts)
 
 
 def _joint(comparisons: Sequence[Comparison], runs: Mapping[Net, Run], samples: Samples, store: Store) -> Joint:

@@ -65,3 +65,10 @@ def performance(*, low: float, high: float, margin: float, wide: int) -> str:
     if high < -margin:
         return CONFIRMED
     return NOT_CONFIRMED if low > -margin else BELOW_RESOLUTION
+
+
+def overall(words: Sequence[str]) -> str:
+    """Return the word that all widths share; "not confirmed here" where any says so; else below resolution."""
+    if len(set(words)) == 1:
+        return words[0]
+    return NOT_CONFIRMED if NOT_CONFIRMED in words else BELOW_RESOLUTION

@@ -229,6 +229,12 @@ def row_interval_of(
     return Interval(value, float(low), float(high), level, "rows", "block bootstrap")
 
 
+def shifted(interval: Interval, by: float) -> Interval:
+    """Return the interval of an estimate plus a known number."""
+    moved = {name: getattr(interval, name) + by for name in ("value", "low", "high")}
+    return dataclasses.replace(interval, **moved)
+
+
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """Return the score interval of a proportion: the p with |successes/n - p| <= z sqrt(p (1-p) / n).
 

@@ -14,7 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from jaxtyping import Bool
 from torch import Tensor
+
+from widthwise.linalg.intervals import wilson
+from widthwise.pairs import BLOCKS, Joint
 
 TRANSFORMATIONS = (
     "source rotation",
@@ -39,3 +44,15 @@ class Score:
     value: float
     values: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def accuracy_score(correct: Bool[Tensor, " rows"], joint: Joint, **values: Any) -> Score:
+    """Return the share of scored rows that are correct, with Wilson's interval and counts by row block."""
+    block = joint.split.block
+    scored = block >= 0
+    over = wilson(int(correct[scored].sum()), int(scored.sum()))
+    wrong, rows = (torch.zeros(BLOCKS, 1, dtype=torch.float64) for _ in range(2))
+    wrong[:, 0].index_add_(0, block[scored], (~correct[scored]).to(torch.float64))
+    rows[:, 0].index_add_(0, block[scored], torch.ones(int(scored.sum()), dtype=torch.float64))
+    found = {"low": over.low, "high": over.high, "method": over.method, "rows": int(scored.sum())}
+    return Score(over.value, found | values, {"block_wrong": wrong, "block_rows": rows})

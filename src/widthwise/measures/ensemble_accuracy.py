@@ -6,8 +6,7 @@ It stands beside every probe of the same features: mean logits are one linear re
 import torch
 
 from widthwise.errors import UsageError
-from widthwise.linalg.intervals import wilson
-from widthwise.measures.base import TRANSFORMATIONS, Score
+from widthwise.measures.base import TRANSFORMATIONS, Score, accuracy_score
 from widthwise.pairs import Pair
 
 VERSION = 1
@@ -32,8 +31,5 @@ def measure(pair: Pair, *, mean: str = "logits") -> Score:
     outputs = torch.stack([pair.rows_of([name]).to(torch.float64) for name in pair.logits])
     if mean == "probabilities":
         outputs = outputs.softmax(2)
-    scored = joint.split.block >= 0
-    correct = (outputs.mean(0).argmax(1) == joint.labels)[scored]
-    over = wilson(int(correct.sum()), len(correct))
-    values = {"low": over.low, "high": over.high, "method": over.method, "rows": len(correct)}
-    return Score(over.value, values, {"correct": correct})
+    correct = outputs.mean(0).argmax(1) == joint.labels
+    return accuracy_score(correct, joint)

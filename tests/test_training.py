@@ -1,0 +1,133 @@
+import dataclasses
+from fractions import Fraction
+
+import pytest
+import torch
+from small import samples
+
+from widthwise import seeds
+from widthwise.config import Training
+from widthwise.data.base import normalise
+from widthwise.layers import initialise, unstack
+from widthwise.networks.base import build
+from widthwise.training import Events, Interrupted, begin, rate_at, steps_of, train
+
+
+def fleet(member_seeds, kind="mlp", **options):
+    network = build(kind, (1, 4, 4), 4, Fraction(1), len(member_seeds), **(options or {"hidden": 16}))
+    initialise(network, [seeds.stream(s, "init") for s in member_seeds])
+    return network
+
+
+def trained(member_seeds, training, seed=0, events=Events()):
+    network = fleet(member_seeds)
+    return train(network, member_seeds, samples(seed), training, begin(network), events)
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
+
+
+def test_one_cycle_rises_to_the_rate_and_falls_to_almost_nothing():
+    training = Training(epochs=1, rate=0.4, schedule="one_cycle")
+    rates = [rate_at(training, step, 100) for step in range(100)]
+    assert max(rates) == rates[29] == pytest.approx(0.4)
+    assert rates[:30] == sorted(rates[:30])
+    assert rates[29:] == sorted(rates[29:], reverse=True)
+    assert rates[-1] < 0.001
+
+
+def test_steps_divide_the_rate_by_ten_at_a_half_and_at_three_quarters():
+    training = Training(epochs=1, rate=0.1, schedule="steps")
+    rates = [rate_at(training, step, 300) for step in (0, 149, 150, 224, 225, 299)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_a_fleet_of_one_trains_as_an_ordinary_module_under_pytorchs_sgd(seed):
+    training = Training(epochs=2, rate=0.05, batch_size=32, schedule="steps")
+    data = samples(seed)
+    network = fleet([seed])
+    start = begin(network)
+    plain = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 16), torch.nn.ReLU(),
+        torch.nn.Linear(16, 4),
+    )  # fmt: skip
+    for own, value in zip(plain.parameters(), unstack(start.weights, 0).values(), strict=True):
+        own.data.copy_(value)
+    end = train(network, [seed], data, training, start)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=training.weight_decay)
+    per_epoch, steps = steps_of(training, 160)
+    for step in range(steps):
+        if step % per_epoch == 0:
+            order = torch.randperm(160, generator=seeds.stream(seed, "order", step // per_epoch))
+        rows = order[step % per_epoch * 32 :][:32]
+        optimizer.param_groups[0]["lr"] = rate_at(training, step, steps)
+        loss = torch.nn.functional.cross_entropy(
+            plain(normalise(data.training_rows[rows], data.mean, data.std)), data.training_labels[rows]
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for own, value in zip(plain.parameters(), unstack(end.weights, 0).values(), strict=True):
+        torch.testing.assert_close(own.data, value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_members_bits_do_not_depend_on_companions_place_or_fleet_size(seed):
+    training = Training(epochs=2, rate=0.1, batch_size=32)
+    pair = trained([seed, seed + 1], training)
+    five = trained([seed + 3, seed + 2, seed + 4, seed + 1, seed], training)
+    assert same(unstack(pair.weights, 0), unstack(five.weights, 4))
+    assert same(unstack(pair.weights, 1), unstack(five.weights, 3))
+    assert [h["train_loss"] for h in pair.histories[0]] == [h["train_loss"] for h in five.histories[4]]
+
+
+@pytest.mark.parametrize("stop", [1, 4, 5, 9])
+def test_a_training_resumed_at_any_step_goes_on_as_if_it_had_never_stopped(seed, stop):
+    training = Training(epochs=3, rate=0.1, batch_size=32, augment=True)
+    whole = trained([seed, seed + 1], training)
+    kept = []
+    steps = iter(range(1, 100))
+    events = Events(save=lambda s: kept.append(dataclasses.replace(s)), stopping=lambda: next(steps) == stop)
+    with pytest.raises(Interrupted):
+        trained([seed, seed + 1], training, events=events)
+    assert kept[0].step == stop
+    network = fleet([seed, seed + 1])
+    resumed = train(network, [seed, seed + 1], samples(0), training, kept[0])
+    assert same(whole.weights, resumed.weights)
+    for a, b in zip(whole.histories, resumed.histories, strict=True):
+        assert [{**x, "seconds": 0} for x in a] == [{**x, "seconds": 0} for x in b]
+
+
+def test_a_checkpoint_is_saved_every_so_often(seed):
+    saved = []
+    events = Events(save=lambda s: saved.append(s.step), save_every=0.0)
+    trained([seed], Training(epochs=1, batch_size=32), events=events)
+    assert saved == [1, 2, 3, 4, 5]
+
+
+def test_snapshots_are_of_the_first_epoch_at_each_training_accuracy(seed):
+    taken = []
+    events = Events(snapshot=lambda k, name, weights: taken.append((k, name)))
+    end = trained([seed, seed + 1], Training(epochs=12, rate=0.1, batch_size=32), events=events)
+    for k, history in enumerate(end.histories):
+        best = max(epoch["train_accuracy"] for epoch in history)
+        expected = {f"at_{share}" for share in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99) if share <= best}
+        names = [name for member, name in taken if member == k]
+        assert len(names) == len(set(names))
+        assert set(names) == expected
+        assert "at_0.5" in expected
+
+
+def test_history_has_loss_accuracies_rate_and_seconds_of_every_epoch(seed):
+    end = trained([seed], Training(epochs=4, rate=0.1, batch_size=32))
+    (history,) = end.histories
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3, 4]
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert history[-1]["test_accuracy"] > 0.4
+    assert all(set(e) == {"epoch", "rate", "train_loss", "train_accuracy", "test_accuracy", "seconds"} for e in history)
+
+
+def test_no_epochs_leave_the_initial_weights(seed):
+    network = fleet([seed])
+    before = begin(network).weights
+    assert same(trained([seed], Training(epochs=0)).weights, before)
