@@ -85,7 +85,7 @@ def varying(
     return live if labels is None else live & (squares > PARTIALLED * moments.centred_squares[columns])
 
 
-def factor(S: Float[Tensor, "columns columns"]) -> Float[Tensor, "columns rank"]:
+def factor(S: Float[Tensor, "columns columns"], rank: int) -> Float[Tensor, "columns rank"]:
     """Return F with F F' = S and as many columns as S has rank: a pivoted Cholesky factorisation.
 
     Of S scaled to a unit diagonal, so that a column keeps its digits beside one that is 1e12 times larger.
@@ -95,8 +95,9 @@ def factor(S: Float[Tensor, "columns columns"]) -> Float[Tensor, "columns rank"]
     deviation = S.diagonal().clamp_min(0).sqrt()
     inverse = torch.where(deviation > 0, 1 / deviation, 0.0)
     scaled = S * inverse * inverse[:, None]
-    tolerance = 8 * EPSILON * len(S) ** 0.5
-    lower, pivots, rank, _ = lapack.dpstrf(scaled.numpy().T, tol=tolerance, lower=1, overwrite_a=1)
+    tolerance = 4 * EPSILON
+    lower, pivots, found, _ = lapack.dpstrf(scaled.numpy().T, tol=tolerance, lower=1, overwrite_a=1)
+    rank = min(rank, found)
     F = torch.empty(len(S), rank, dtype=torch.float64)
     F[torch.from_numpy(pivots - 1).long()] = torch.from_numpy(lower[:, :rank]).tril()
     return F * deviation[:, None]
@@ -161,7 +162,7 @@ def fit(
     live = varying(moments, S.diagonal(), source, labels)
     S[~live], S[:, ~live], C[~live] = 0.0, 0.0, 0.0
     factors = standard_factors(S) if standardize else torch.ones(len(source), dtype=torch.float64)
-    F = factor(S) * factors[:, None]
+    F = factor(S, moments.n - int((own.counts > 0).sum())) * factors[:, None]
     U, deviations, _ = torch.linalg.svd(F, full_matrices=False)
     squares = F.square().sum(1)
     p_live = int(live.sum())
@@ -201,7 +202,7 @@ def held_out_errors(
     as large as penalty^-1/2, and w'(R'R)w would lose the digits that |R w|^2 keeps.
     """
     own, V = strata(held_out, labels), ridge.vectors
-    F = factor(second_about(held_out, own, ridge.means, source, source))
+    F = factor(second_about(held_out, own, ridge.means, source, source), held_out.n)
     R = torch.linalg.qr(F.T @ V, mode="r").R
     c = V.T @ second_about(held_out, own, ridge.means, source, target)
     squares = squares_about(held_out, own, ridge.means, target)
