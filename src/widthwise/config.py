@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.json_schema import WithJsonSchema
 
 from widthwise import family, study_file
@@ -282,19 +282,20 @@ def _parts(raw: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, type[_WithOp
 
 def _member_problems(folder: str, raw: Any, model: type[_WithOptions]) -> Iterator[str]:
     """Yield what is wrong with a member's name and its options, whatever else is wrong, behind their path."""
+    raw = {} if raw is None else raw
+    kind = raw.get("kind", model.model_fields["kind"].default) if isinstance(raw, Mapping) else None
+    if not isinstance(kind, str):
+        return  # said already
     try:
-        part: Any = model.model_validate(raw or {})
-    except ValidationError:
-        return
-    try:
-        declared = getattr(family.member(folder, part.kind), _DECLARED[folder])
+        declared = getattr(family.member(folder, kind), _DECLARED[folder])
     except UsageError as error:
         yield f".kind: {error}"
         return
-    yield from (f": {problem}" for problem in family.check_options(part.kind, declared, part.options))
-    for name in (n for n in part.options if n in family.options(declared)):
+    options = {str(name): value for name, value in raw.items() if name not in model.model_fields}
+    yield from (f": {problem}" for problem in family.check_options(kind, declared, options))
+    for name in (n for n in options if n in family.options(declared)):
         try:
-            study_file.option(declared, name, part.options[name])
+            study_file.option(declared, name, options[name])
         except UsageError as error:
             yield f".{error}"
 
@@ -323,11 +324,11 @@ def _width_problems(raw: Mapping[str, Any]) -> list[str]:
         network = Network.model_validate(raw.get("network") or {})
         member = family.member("networks", network.kind)
         options = _typed("networks", network)
-        widths = [as_width(w) for w in raw.get("widths", (1,))]
+        widths = [as_width(w) for w in raw.get("widths", Study.model_fields["widths"].default)]
     except (ValueError, TypeError, KeyError):
         return []  # said already
     found = []
-    if Fraction(1) not in widths:
+    if widths and 1 not in widths:
         found.append("widths: 1 must be among them: it is the wide network that the others stand against.")
     concatenations = raw.get("concatenations")
     for key in concatenations if isinstance(concatenations, Mapping) else ():

@@ -143,10 +143,13 @@ def _sentence(path: str, errors: Sequence[Mapping[str, Any]], model: Any = None)
         allowed = _fields(model, owner)
         return f"{path}: unknown key; allowed are {', '.join(allowed)}.{nearest(name, allowed)}"
     message = " or ".join(e["msg"].removeprefix("Value error, ").removeprefix("Input ") for e in errors)
+    if error["type"] == "too_short":
+        return f"{path}: needs at least {error['ctx']['min_length']}, not {error['ctx']['actual_length']}."
     given = error["input"]
     expected = str(error.get("ctx", {}).get("expected", ""))
     hint = nearest(given, expected.split("'")[1::2]) if isinstance(given, str) and expected else ""
-    return f"{path}: {message}" + ("" if str(given) in message else f", not {given!r}") + f".{hint}"
+    told = "" if error["type"] == "value_error" else f", not {given!r}"  # our own errors have said it
+    return f"{path}: {message}{told}.{hint}"
 
 
 def _fields(model: Any, owner: Iterable[Any]) -> list[str]:
