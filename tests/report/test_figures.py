@@ -56,6 +56,16 @@ def test_every_figure_says_what_to_see():
     assert "over rows" in DRAWN[0].caption
 
 
+def test_a_caption_says_which_bars_are_over_networks_and_which_over_rows():
+    gap = Row("width_gap", "span_gap", "mean", "validation", True, "1/4", "parameters", value=0.01, low=0.0, high=0.1)
+    networks = dataclasses.replace(gap, interval_over="networks", method="jackknife")
+    rows = [dataclasses.replace(gap, interval_over="rows", split=split) for split in ("test", "unseen")]
+    (drawn, *_) = figures.figures(results(networks, *rows))
+    assert drawn.caption.endswith(
+        "Bars: 95 % intervals over networks (jackknife) on validation rows; over rows on test and unseen rows."
+    )
+
+
 def test_span_error_shows_each_number_under_its_width_and_count():
     baseline = span(0.03, "1", "1", None, low=0.029, high=0.031)
     spec = span_error(results(baseline, span(0.04), span(0.06, source="4 x 1/4", matching="features")), "width_gap")

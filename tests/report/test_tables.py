@@ -57,7 +57,7 @@ def test_a_number_that_is_none_or_not_finite_is_empty_everywhere():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.04123456, "0.0412"), (12.3456, "12.35"), (1612.4, "1612"), (2.0, "2"), (1e-6, "1.0e-06"),
+    [(0.04123456, "0.0412"), (12.3456, "12.35"), (1612.4, "1612"), (2.0, "2"), (1e-6, "1.0e-06"), (8.8e12, "8.8e+12"),
      (-0.5, "-0.5000"), (True, "yes"), (None, ""), (math.nan, ""), (128, "128"), ("x", "x")],
 )  # fmt: skip
 def test_a_value_is_shown_as_a_reader_wants_it(value, shown):
@@ -112,8 +112,10 @@ def test_a_reverse_gap_is_read_against_the_baseline_of_its_own_width():
 
 
 def test_the_interval_over_rows_stands_in_where_networks_have_none():
+    none = dataclasses.replace(GAP, low=math.nan, high=math.nan, interval_over="networks", verdict="below resolution")
     gap = dataclasses.replace(GAP, low=0.009, high=0.011, interval_over="rows")
-    printed = tables.summary(results(WIDE, span(0.04), gap))
+    printed = tables.summary(results(WIDE, span(0.04), none, gap))
+    assert "below resolution" in printed
     assert "+0.0100 [+0.0090, +0.0110]" in printed
     assert "[95 %]: over rows" in printed
 

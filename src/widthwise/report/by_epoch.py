@@ -72,7 +72,7 @@ def _lines(entries: list[dict], styles: list[Style], name: str) -> dict:
         **strokes(styles),
         "detail": {"field": "network", "type": "nominal"},
     }
-    return layer({"type": "line", "strokeWidth": 1, "opacity": 0.55}, encoding)
+    return layer({"type": "line", "strokeWidth": 1, "opacity": 0.65}, encoding)
 
 
 def _ticks(first: int, last: int) -> list[int]:

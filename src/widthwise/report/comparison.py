@@ -67,7 +67,7 @@ def counts(rows: Iterable[Row]) -> str:
 def one_interval(rows: list[Row]) -> list[Row]:
     """Return each score once: with its interval over networks where it has one, else with that over rows."""
     best: dict[tuple, Row] = {}
-    for row in sorted(rows, key=lambda row: row.interval_over != "networks" or finite(row.low) is None):
+    for row in sorted(rows, key=lambda row: (finite(row.low) is None, row.interval_over != "networks")):
         best.setdefault((row.study, row.measure, row.statistic, row.split, row.width, row.matching, row.source), row)
     kept = {id(row) for row in best.values()}
     return [row for row in rows if id(row) in kept]

@@ -58,7 +58,7 @@ def _spans(results: Results, study: str) -> Iterator[Figure]:
         f"What the verdict rests on: {named}",
         "A gap counts only where its marks fall on one side of zero: on rows of each kind and, on the first "
         "kind, extrapolated to endless rows in two ways, with standardised sources, and with the means of "
-        "the classes taken out.",
+        f"the classes taken out.{_bars(results, study, 'span_gap', below=False)}",
         gap_checks(results, study),
     )
     yield from _drawn(
@@ -116,15 +116,21 @@ def _asked(study: str) -> str:
     return ASKED.get(study, study.replace("_", " "))
 
 
-def _bars(results: Results, study: str, measure: str, trained: bool = True) -> str:
+def _bars(results: Results, study: str, measure: str, *, trained: bool = True, below: bool = True) -> str:
     """Return what the bars of a figure are, and how the numbers below its widths are to be read."""
     rows = select(results.rows, study=study, measure=measure, trained=trained, seed=None)
     rows = [row for row in one_interval(rows) if row.measure == "probe_accuracy" or row.statistic == "mean"]
     words = distinct(_over(row) for row in rows)
+    if len(words) > 1:
+        words = [f"{word} on {_splits(rows, word)}" for word in words]
     bars = f" Bars: 95 % intervals {'; '.join(words)}." if words else ""
     rules = distinct((row.matching for row in rows), MATCHINGS)
     both = " Below each width: how many networks stand together, by parameters and by features."
-    return bars + (both if len(rules) > 1 and measure != "probe_accuracy" else "")
+    return bars + (both if below and len(rules) > 1 and measure != "probe_accuracy" else "")
+
+
+def _splits(rows: list[Row], word: str) -> str:
+    return f"{' and '.join(distinct(row.split for row in rows if _over(row) == word))} rows"
 
 
 def _over(row: Row) -> str | None:

@@ -87,9 +87,11 @@ def quantitative(field: str, domain: tuple[float, float], **axis) -> dict:
 
 
 def logarithmic(field: str, domain: tuple[float, float], **axis) -> dict:
-    """Return an axis of positive numbers by their logarithm, ticked at the decades."""
-    first, last = (math.log10(end) for end in domain)
-    ticks = [10.0**k for k in range(math.ceil(first - 1e-9), math.floor(last + 1e-9) + 1)]
+    """Return an axis of positive numbers by their logarithm, ticked at the decades; of few, between them too."""
+    first, last = (round(math.log10(end)) for end in domain)
+    between = (1, 2, 5) if last - first < 3 else (1,)
+    ticks = [float(f"{k}e{power}") for power in range(first, last + 1) for k in between]
+    ticks = [tick for tick in ticks if domain[0] * 0.999 <= tick <= domain[1] * 1.001]
     axis = {"values": ticks, "format": "~g", **axis}
     return {
         "field": field,

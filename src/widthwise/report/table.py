@@ -73,19 +73,16 @@ def text(value: Cell, signed: bool = False) -> str:
         return "yes" if value else "no"
     if not isinstance(value, float):
         return str(value)
+    return format(value, ("+" if signed else "") + _form(value))
+
+
+def _form(value: float) -> str:
     size = abs(value)
-    form = (
-        ".0f"
-        if value.is_integer()
-        else ".1e"
-        if 0 < size < 5e-5
-        else ".4f"
-        if size < 10
-        else ".2f"
-        if size < 1000
-        else ".0f"
-    )
-    return format(value, ("+" if signed else "") + form)
+    if size >= 1e6 or 0 < size < 5e-5:
+        return ".1e"
+    if value.is_integer() or size >= 1000:
+        return ".0f"
+    return ".4f" if size < 10 else ".2f"
 
 
 def finite(value: Cell) -> Cell:
