@@ -8,6 +8,16 @@ from torch.nn import functional as F
 from widthwise import layers, seeds
 from widthwise.layers import BatchNorm2d, Conv2d, Dropout, Linear
 
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Compute on one thread: on more, kernels divide a batch by the size of the fleet."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 CONVOLUTIONS = [
     dict(inputs=3, outputs=4, kernel=3, padding=1),
     dict(inputs=2, outputs=3, kernel=3, padding=1, stride=2, bias=False),
@@ -132,9 +142,7 @@ def test_no_bit_of_a_member_depends_on_its_companions_its_place_or_their_number(
     state = layers.unstack(drawn(make(1), seed, "weights").state_dict(), 0)
     found = []
     for members, place in FLEETS:
-        others = [
-            layers.unstack(drawn(make(1), seed, "others", members, k).state_dict(), 0) for k in range(members)
-        ]
+        others = [layers.unstack(drawn(make(1), seed, "others", members, k).state_dict(), 0) for k in range(members)]
         layer = make(members)
         layer.load_state_dict(layers.stack([*others[:place], state, *others[place + 1 :]]))
         dim = 1 if len(inputs) == 4 else 0

@@ -7,9 +7,10 @@ and `unstack(state, k)` loads into an ordinary module of that architecture.
 Images travel side by side, as (batch, m * channels, height, width) in channels-last order: a convolution of a
 fleet is one grouped convolution and its batch norm one batch norm. Vectors travel as (m, batch, units).
 
-In a fleet of two or more, no bit of a member depends on its companions, its place or their number. Kernels
-round by where a number lies, so some layers fill up what they compute on (see `_fill`). A fleet of one uses
-the ordinary kernels: the same numbers but for rounding.
+In a fleet of two or more, on one thread of a processor, no bit of a member depends on its companions, its
+place or their number. Kernels round by where a number lies, so some layers fill up what they compute on (see
+`_fill`); with more threads they divide a batch by the number of members. A fleet of one uses the ordinary
+kernels: the same numbers but for rounding.
 """
 
 from abc import ABC, abstractmethod
@@ -100,9 +101,7 @@ class Linear(Layer):
 class Conv2d(Layer):
     """Convolutions as one of m groups: weight (m, out, in, k, k), bias (m, out)."""
 
-    def __init__(
-        self, members: int, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0, bias=True
-    ):
+    def __init__(self, members: int, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0, bias=True):
         super().__init__(members)
         self.stride, self.padding = stride, padding
         self.weight = nn.Parameter(torch.zeros(members, outputs, inputs, kernel, kernel))
@@ -190,10 +189,7 @@ class Dropout(nn.Module):
         assert len(self.generators) == len(x), f"{len(self.generators)} streams, {len(x)} members"
         keep = 1 - self.p
         masks = torch.stack(
-            [
-                torch.empty(x.shape[1:], dtype=torch.float32).bernoulli_(keep, generator=g)
-                for g in self.generators
-            ]
+            [torch.empty(x.shape[1:], dtype=torch.float32).bernoulli_(keep, generator=g) for g in self.generators]
         )
         return x * masks.to(x.device, x.dtype) / keep
 

@@ -18,9 +18,7 @@ WIDTHS = ("1", "1/2", "1/4", "1/8", "1/16")
 SHAPE = (3, 32, 32)
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("resnet18", (1, 4, 16, 64, 251)), ("vgg16", (1, 4, 16, 64, 254))]
-)
+@pytest.mark.parametrize(("kind", "expected"), [("resnet18", (1, 4, 16, 64, 251)), ("vgg16", (1, 4, 16, 64, 254))])
 def test_matching_by_parameters_is_the_papers_table(kind, expected):
     assert tuple(count_matching(kind, width, by="parameters") for width in WIDTHS) == expected
     assert [count_matching(kind, width, by="features") for width in WIDTHS] == [1, 2, 4, 8, 16]
@@ -39,11 +37,7 @@ def test_the_count_is_the_smallest_that_is_enough(kind, by):
 
 def test_a_width_is_relative_to_the_base_and_may_be_written_in_any_way():
     counts = [count_matching("resnet18", w, by="parameters", base=b) for w, b in [(0.25, 2), ("1/4", "2")]]
-    assert (
-        counts[0]
-        == counts[1]
-        == count_matching("resnet18", Fraction(1, 4), by="parameters", base=Fraction(2))
-    )
+    assert counts[0] == counts[1] == count_matching("resnet18", Fraction(1, 4), by="parameters", base=Fraction(2))
 
 
 @pytest.mark.parametrize("width", [0, -1, 2, "1/0", "wide", float("nan"), float("inf")])
@@ -58,9 +52,7 @@ def test_matching_by_anything_else_is_refused():
 
 
 def test_a_fraction_of_a_channel_is_refused_with_the_nearest_scales():
-    with pytest.raises(
-        UsageError, match=r"64 at scale 1/3 would have 64/3 .*: 21/64 \(21\) and 11/32 \(22\)"
-    ):
+    with pytest.raises(UsageError, match=r"64 at scale 1/3 would have 64/3 .*: 21/64 \(21\) and 11/32 \(22\)"):
         scaled(64, Fraction(1, 3))
     with pytest.raises(UsageError, match=r"64 at scale 1/100 would have 16/25 .*: 1/64 \(1\)\."):
         scaled(64, Fraction(1, 100))
