@@ -154,7 +154,10 @@ class Gap:
                     terms.append(
                         intervals.Term(weight, arrays["block_errors"], arrays["block_totals"], arrays["supported"])
                     )
-        return intervals.row_interval_of(terms, generator=seeds.stream(0, "row bootstrap"))
+        over = intervals.row_interval_of(terms, generator=seeds.stream(0, "row bootstrap"))
+        value = self.value(scores, variant) if which == "gap" else self.mean(scores, variant, which)
+        # The sums are at the grid's penalties, the scores at the spline's: the scores say where the centre is.
+        return intervals.shifted(over, value - over.value)
 
     def _value(self, scores: Scores, variant: Variant, term: Term) -> float:
         return scores[term.comparison(variant, self.trained)].value
@@ -274,8 +277,7 @@ def finding(
         told = " and ".join(f"{limit:+.4f}" for limit in limits if limit is not None)
         decided.append(
             f"width {gap.width}, {described(gap.first[0].source)} -> {described([gap.first[0].target])}: "
-            f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}] "
-            f"({100 * interval.level:.1f} % over networks), margin {margin(gap, scores, design):.4f}, {elsewhere}, "
+            f"{signed(interval)}, margin {margin(gap, scores, design):.4f}, {elsewhere}, "
             f"extrapolated in rows {told}: {word}"
         )
     over = smallest.over_networks(scores, headline("validation"))
@@ -283,6 +285,14 @@ def finding(
     return Finding(
         gaps[0].study, claim, verdicts.gap_overall(words, estimates), sentence(smallest, over), tuple(decided)
     )
+
+
+def percent(over: Interval) -> str:
+    """Return the size of an estimate in percent with its interval, in the direction of its sign."""
+    low, high = (over.low, over.high) if over.value >= 0 else (-over.high, -over.low)
+    if low != low:
+        return f"{100 * abs(over.value):.1f} % (no interval over networks)"
+    return f"{100 * abs(over.value):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def feature_errors(gap: Gap, scores: Scores, which: Literal["first", "second"]) -> FeatureErrors:
@@ -304,6 +314,14 @@ def feature_errors(gap: Gap, scores: Scores, which: Literal["first", "second"]) 
         described([term.target]),
         tuple(errors),
     )
+
+
+def signed(interval: Interval) -> str:
+    """Return an estimate with its sign, its interval and what that is over."""
+    if interval.low != interval.low:
+        return f"{interval.value:+.4f} ({interval.method})"
+    low_high = f"[{interval.low:+.4f}, {interval.high:+.4f}]"
+    return f"{interval.value:+.4f} {low_high} ({100 * interval.level:.1f} % over {interval.over})"
 
 
 def _limits(scores: Scores, term: Term, trained: bool) -> dict[str, float]:

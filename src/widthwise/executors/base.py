@@ -231,15 +231,16 @@ class _Session:
             self.executor.perform(longest_first, self.worker, count=self.count, listener=self.listener)
 
     def collect(self, scores: dict[Comparison, Score]) -> Results:
-        runs = self.runs(c for c in scores if c.trained)
+        networks = tuple(self.trained(run) for run in self.runs(c for c in scores if c.trained).values())
+        facts = {**environment(), "data": self.study.data.kind, "data_checksum": self.checksum}
         return Results(
             title=self.study.title,
             study=self.study.plain(),
             rows=tuple(studies.rows(self.design, scores)),
             findings=tuple(studies.findings(self.design, scores)),
             feature_errors=tuple(studies.errors(self.design, scores)),
-            networks=tuple(self.trained(run) for run in runs.values()),
-            provenance={**environment(), "data": self.study.data.kind, "data_checksum": self.checksum},
+            networks=networks,
+            provenance={**facts, "training_seconds": round(sum(n.seconds for n in networks), 1)},
         )
 
     def trained(self, run: config.Run) -> TrainedNetwork:

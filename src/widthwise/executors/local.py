@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -121,11 +123,15 @@ _own: dict[str, Any] = {}  # what a worker process keeps between its jobs
 def _start(root: str, data: Any, device: str, stop: Any, shares: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and tells us.
     torch.set_num_threads(1)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    _own.update(worker=Worker(root, data, device, stop.is_set), shares=shares)
 
-    def stopping() -> bool:
-        return stop.is_set() or os.getppid() != parent
 
-    _own.update(worker=Worker(root, data, device, stopping), shares=shares)
+def _leave_with(parent: int) -> None:
+    """End this process when its parent was killed; what the store holds is whole, and a checkpoint is near."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _do(k: int, job: Job) -> int:
@@ -141,6 +147,4 @@ def _do(k: int, job: Job) -> int:
 
 
 def _is_main_thread() -> bool:
-    import threading
-
     return threading.current_thread() is threading.main_thread()

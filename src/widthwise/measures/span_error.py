@@ -206,7 +206,8 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
     place = regression.local(pair.target)
     constant, supported = joint.support(regression.target[place])
     squares = regression.squares[place]
-    undefined = constant | (squares <= 0)
+    # A feature with one value on all scored rows has nothing to explain there; its sum of squares is rounding.
+    undefined = constant | joint.moments(joint.split.score_cells).constant[regression.target[place]]
     supported = supported & ~undefined
     choice = regression.choose(place)
     error = torch.where(undefined, torch.nan, choice.error)
@@ -214,6 +215,8 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
     interval = None
     if blocks is not None and bool(supported.any()):
         interval = intervals.row_interval(*blocks, supported, generator=seeds.stream(0, "row bootstrap"))
+        # The sums are at the grid's penalties, the errors at the spline's: those say where the centre is.
+        interval = intervals.shifted(interval, _mean(error[supported]) - interval.value)
     return SpanError(
         **_summaries(error, supported, squares),
         low=interval.low if interval else math.nan,

@@ -10,6 +10,7 @@ from fractions import Fraction
 
 from widthwise import seeds, verdicts
 from widthwise.design import Comparison, Design, Net, Scores, described, left_out
+from widthwise.gaps import percent, signed
 from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
@@ -92,17 +93,14 @@ def findings(
         sides = (_concatenations(design, width), _wide(design))
         best = [_best(side, methods, scores, trained).statistic for side in sides]
         decided.append(
-            f"width {width}, {described(sides[0][0])} by {best[0]} against 1 by {best[1]}: {over.value:+.4f} "
-            f"[{over.low:+.4f}, {over.high:+.4f}] ({100 * over.level:.1f} % over networks), "
+            f"width {width}, {described(sides[0][0])} by {best[0]} against 1 by {best[1]}: {signed(over)}, "
             f"margin {design.study.margins.probe_accuracy:.4f}: {words[-1]}"
         )
     smallest = design.widths[-1]
     over = _gap(design, smallest, methods, scores, trained, 0.95)
-    nets = described(_concatenations(design, smallest)[0])
-    sentence = (
-        f"{nets} networks, put together, are right on {100 * over.value:+.1f} % "
-        f"[{100 * over.low:+.1f}, {100 * over.high:+.1f}] of test samples, counted from what the wide network gets."
-    )
+    nets = f"{len(_concatenations(design, smallest)[0])} networks of width {smallest}"
+    sign = "more" if over.value >= 0 else "fewer"
+    sentence = f"{nets}, put together, are right on {percent(over)} {sign} test samples than one wide network."
     return [Finding(STUDY, CLAIM, verdicts.overall(words), sentence, tuple(decided))]
 
 
@@ -138,9 +136,7 @@ def _best(side: Sequence[Source], methods: Sequence[Method], scores: Scores, tra
     return max(methods, key=lambda method: _mean(side, method, scores, trained))
 
 
-def _without(
-    design: Design, width: Fraction, method: Method, scores: Scores, trained: bool
-) -> list[list[Comparison]]:
+def _without(design: Design, width: Fraction, method: Method, scores: Scores, trained: bool) -> list[list[Comparison]]:
     """Return, for every concatenation, its accuracy without each group of its networks.
 
     A probe keeps the penalty that the whole concatenation chose.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from widthwise.design import Comparison, Design, Net, Scores
-from widthwise.gaps import Gap, Term, error_rows, feature_errors, finding, gap_rows, headline, mean_row
+from widthwise.gaps import Gap, Term, error_rows, feature_errors, finding, gap_rows, headline, mean_row, percent
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 
@@ -105,9 +105,7 @@ def _more_wide_rows(design: Design, scores: Scores, width: Fraction, k: int, tra
 
 
 def _sentence(gap: Gap, over: Interval) -> str:
-    m = len(gap.second[0].source)
-    others = f"{m} other {gap.width}-width networks" if m > 1 else f"another {gap.width}-width network"
-    return (
-        f"One wide network misses {100 * over.value:+.1f} % [{100 * over.low:+.1f}, {100 * over.high:+.1f}] of a "
-        f"{gap.width}-width network's features, counted from what {others} together miss."
-    )
+    m, sign = len(gap.second[0].source), "more" if over.value >= 0 else "less"
+    others = f"{m} others of that width, together, do" if m > 1 else "another of that width does"
+    narrow = f"the features of a network of width {gap.width}"
+    return f"One wide network misses {percent(over)} {sign} of {narrow} than {others}."

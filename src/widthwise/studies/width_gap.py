@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from widthwise.design import MATCHINGS, Comparison, Design, Matching, Scores, left_out
-from widthwise.gaps import Gap, Term, error_rows, feature_errors, finding, gap_rows, headline, mean_row
+from widthwise.gaps import Gap, Term, error_rows, feature_errors, finding, gap_rows, headline, mean_row, percent
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 
@@ -115,14 +115,5 @@ def _equal_size_rows(design: Design, scores: Scores, width: Fraction, trained: b
 
 def _sentence(gap: Gap, over: Interval) -> str:
     m, sign = len(gap.first[0].source), "more" if over.value >= 0 else "less"
-    low, high = sorted((abs(over.low), abs(over.high)))
-    if over.low * over.high < 0:
-        span = f"[{100 * over.low:+.1f}, {100 * over.high:+.1f}]"
-        return (
-            f"{m} {gap.width}-width networks together miss {100 * over.value:+.1f} % {span} of the wide network's "
-            "features, counted from what another wide one misses."
-        )
-    return (
-        f"{m} {gap.width}-width networks together miss {100 * abs(over.value):.1f} % "
-        f"[{100 * low:.1f}, {100 * high:.1f}] {sign} of the wide network's features than another wide one does."
-    )
+    nets = f"{m} networks of width {gap.width}, together, miss" if m > 1 else f"A network of width {gap.width} misses"
+    return f"{nets} {percent(over)} {sign} of the wide network's features than another wide one does."

@@ -1,0 +1,139 @@
+"""Every study, from made-up scores alone: no disk, no training, no network."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from small import study
+
+from widthwise import family
+from widthwise.config import load_study
+from widthwise.design import Comparison, Design
+from widthwise.measures.base import Score
+from widthwise.results import COLUMNS
+from widthwise.studies import base as studies
+
+FEATURES = 6
+
+
+def design(name, **over):
+    return Design(
+        study(studies=[name], widths=["1", "1/2", "1/4"], concatenations={"1/2": 3, "1/4": 2}, **over), (1, 8, 8), 10
+    )
+
+
+def made_up(comparison: Comparison, narrow: float = 0.3, wide: float = 0.2) -> Score:
+    """Return a score that depends on whether the source is wide or narrow, and a little on its seeds."""
+    source = comparison.source
+    level = wide if source[0].width == 1 else narrow
+    noise = 1e-3 * math.sin(sum(net.seed * 7 + 1 for net in comparison.networks) + len(source))
+    e = level + noise
+    values = dict.fromkeys(("mean_all", "median", "variance_weighted", "worst"), e)
+    values |= {"constant": 0, "unsupported": 0, "outlying": 0, "rows": 100, "rows_fit": 80, "p_live": 4, "df": 3.0}
+    values |= {"extrapolated": {"quarter": e + 0.03, "half": e + 0.01, "fit": e}, "penalty": 1e-3, "p": 4}
+    generator = torch.Generator().manual_seed(len(source))
+    totals = torch.rand(50, FEATURES, dtype=torch.float64, generator=generator) + 1
+    arrays = {
+        "per_feature": torch.full((FEATURES,), e, dtype=torch.float64),
+        "supported": torch.ones(FEATURES, dtype=torch.bool),
+        "block_errors": e * totals,
+        "block_totals": totals,
+        "block_wrong": e * totals[:, :1],
+        "block_rows": totals[:, :1],
+    }
+    value = 1 - e if "accuracy" in comparison.measure else e
+    return Score(value, values, arrays)
+
+
+def solved(d: Design, **levels) -> dict[Comparison, Score]:
+    scores: dict[Comparison, Score] = {}
+    for _ in range(10):
+        missing = studies.missing(d, scores)
+        if not missing:
+            return scores
+        scores |= {c: made_up(c, **levels) for c in missing}
+    raise AssertionError("a study never has enough")
+
+
+@pytest.mark.parametrize("name", family.names("studies"))
+def test_a_study_asks_in_finitely_many_phases_for_things_that_exist(name):
+    d = design(name)
+    scores = solved(d)
+    assert scores
+    assert studies.comparisons(d, {}) == studies.comparisons(design(name), {})
+    for c in scores:
+        member = family.member("measures", c.measure)
+        assert not family.check_options(c.measure, member.measure, dict(c.options))
+        assert not set(c.source) & set(c.target), "a network spans itself"
+
+
+@pytest.mark.parametrize("name", family.names("studies"))
+def test_a_studys_rows_are_complete_and_its_findings_have_one_of_four_words(name):
+    d = design(name)
+    scores = solved(d)
+    rows, findings = studies.rows(d, scores), studies.findings(d, scores)
+    assert rows == studies.rows(d, scores)
+    assert rows
+    for row in rows:
+        assert row.study == name
+        assert row.width in ("1", "1/2", "1/4")
+        assert (row.low is None) == (row.interval_over is None), row
+        if row.low is not None and math.isfinite(row.low):
+            assert row.low - 1e-9 <= row.value <= row.high + 1e-9, row
+    words = {"confirmed", "opposite", "not confirmed here", "below resolution"}
+    assert all(f.verdict in words and f.sentence and f.decided_by for f in findings)
+    assert {row.verdict for row in rows} <= words | {None}
+    assert all(e.study == name for e in studies.errors(d, scores))
+
+
+@pytest.mark.parametrize("name", family.names("studies"))
+def test_a_study_has_the_same_options_in_all_its_functions(name):
+    member = family.member("studies", name)
+    declared = family.options(member.comparisons)
+    assert all(family.options(getattr(member, f)) == declared for f in ("rows", "findings", "errors"))
+
+
+@pytest.mark.parametrize(("narrow", "word"), [(0.3, "confirmed"), (0.1, "opposite"), (0.2, "not confirmed here")])
+def test_width_gap_says_what_the_scores_say(narrow, word):
+    d = design("width_gap")
+    (finding,) = studies.findings(d, solved(d, narrow=narrow, wide=0.2))
+    assert finding.verdict in (word, "not confirmed here" if word == "confirmed" else word)
+    gaps = [r for r in studies.rows(d, solved(d, narrow=narrow)) if r.measure == "span_gap" and r.verdict]
+    assert [r.verdict for r in gaps if r.matching == "parameters"] == [word] * 2
+    assert all(abs(r.value - (narrow - 0.2)) < 5e-3 for r in gaps)
+
+
+def test_two_wide_networks_give_no_interval_over_networks_and_one_gives_no_gap():
+    two = design("width_gap", wide=2)
+    rows = [r for r in studies.rows(two, solved(two)) if r.measure == "span_gap" and r.interval_over == "networks"]
+    assert all(not math.isfinite(r.low) and "no interval over networks" in r.method for r in rows)
+    assert all(f.verdict == "below resolution" for f in studies.findings(two, solved(two)))
+    one = design("width_gap", wide=1)
+    assert [r for r in studies.rows(one, solved(one)) if r.measure == "span_gap"] == []
+
+
+def test_no_narrow_target_is_in_its_own_source_and_every_one_is_a_target():
+    d = design("reverse_gap")
+    asked = [c for c in studies.comparisons(d, {}) if c.target]
+    for width in (Fraction(1, 2), Fraction(1, 4)):
+        own = [c for c in asked if c.target[0].width == width]
+        assert {c.target[0] for c in own} == set(d.narrow(width))
+        assert all(c.target[0] not in c.source for c in own)
+
+
+def test_feature_performance_compares_each_sides_best():
+    d = design("feature_performance")
+    (finding,) = studies.findings(d, solved(d, narrow=0.3, wide=0.2))
+    assert finding.verdict == "confirmed"
+    (finding,) = studies.findings(d, solved(d, narrow=0.2, wide=0.2))
+    assert finding.verdict == "not confirmed here"
+
+
+def test_a_study_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match='no study "width_gab"; there are .* Did you mean width_gap?'):
+        load_study({"studies": ["width_gab"]})
+
+
+def test_the_table_has_the_columns_that_are_documented():
+    assert COLUMNS[:6] == ("study", "measure", "statistic", "split", "trained", "width")
