@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from widthwise import config
+from widthwise import config  # noqa: F401  (for KEY)
 from widthwise.config import Run, Study, load_study
 from widthwise.errors import UsageError
 

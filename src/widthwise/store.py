@@ -1,5 +1,7 @@
 """Bytes under keys: whole or not at all, checked when read, never overwritten; knows no networks.
 
+What lies where:
+
     ROOT/KIND/KEY/          one result: its files and `entry.json`, written last
     ROOT/partial/NAME/      unfinished work, such as a training's checkpoints
     ROOT/damaged/           what was found broken, set aside
@@ -8,11 +10,13 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import logging
 import os
 import platform
+import re
 import secrets
 import shutil
 import time
@@ -142,7 +146,7 @@ class Store:
     def _set_aside(self, path: Path, why: str) -> None:
         aside = self.root / "damaged" / f"{path.parent.name}-{path.name}-{secrets.token_hex(4)}"
         log.warning("%s is damaged (%s); set aside as %s, it is made again.", path, why, aside)
-        with writing(self.root):
+        with writing(self.root), contextlib.suppress(FileNotFoundError):  # another process was quicker
             aside.parent.mkdir(exist_ok=True)
             path.rename(aside)
 
@@ -150,6 +154,8 @@ class Store:
         start = time.perf_counter()
         target = self.root / kind / key
         folder = self.root / "partial" / f"{kind}-{key}-{secrets.token_hex(4)}"
+        for left in folder.parent.glob(f"{glob.escape(f'{kind}-{key}')}-{'[0-9a-f]' * 8}"):
+            shutil.rmtree(left, ignore_errors=True)  # by a process that was killed: the lock is ours
         with writing(self.root):
             try:
                 folder.mkdir(parents=True)
@@ -160,7 +166,7 @@ class Store:
                     "provenance": {**environment(), "seconds": round(time.perf_counter() - start, 3)},
                 }
                 write_whole(folder / ENTRY, json.dumps(record, indent=1, default=str).encode())
-                for path in folder.iterdir():
+                for path in (*folder.iterdir(), folder):
                     _fsync(path)
                 target.parent.mkdir(exist_ok=True)
                 folder.rename(target)
@@ -211,8 +217,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, 
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if "No space left" in str(error):  # safetensors reports a full disk in its own error class
-            raise OSError(errno.ENOSPC, "No space left on device") from error
+        number = re.search(r"\(os error (\d+)\)", str(error))  # safetensors has an error class of its own
+        if number and not isinstance(error, OSError):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise
 
 
