@@ -88,9 +88,7 @@ def _validate_part(name: str, samples: Tensor, labels: Tensor, classes: int) -> 
     if samples.dtype not in (torch.uint8, torch.float32):
         raise DataError(f"{name}: samples are {samples.dtype}; they must be torch.uint8 or torch.float32.")
     if labels.dtype != torch.int64 or labels.ndim != 1:
-        raise DataError(
-            f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}; they must be int64 (n,)."
-        )
+        raise DataError(f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}; they must be int64 (n,).")
     if len(samples) != len(labels) or not len(samples):
         raise DataError(f"{name}: {len(samples)} samples and {len(labels)} labels; it needs one label each.")
     outside = torch.nonzero((labels < 0) | (labels >= classes))

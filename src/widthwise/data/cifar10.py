@@ -68,9 +68,7 @@ def _download() -> Any:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise UsageError(
-            f"cifar10 from the hub needs datasets ({error}): pip install 'widthwise[data]'."
-        ) from error
+        raise UsageError(f"cifar10 from the hub needs datasets ({error}): pip install 'widthwise[data]'.") from error
     try:
         return load_dataset(HUB)
     except Exception as error:  # whatever a hub, a proxy or a cache can raise
@@ -100,9 +98,7 @@ def _of_folder(root: Path, split: str) -> Iterator[tuple[Any, str, int]]:
                     yield batch, str(path), row
                     row += batch.num_rows
         except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(
-                f"{path} cannot be read as a parquet file ({error}). Fetch it again, whole."
-            ) from error
+            raise DataError(f"{path} cannot be read as a parquet file ({error}). Fetch it again, whole.") from error
 
 
 def _files(root: Path, split: str) -> list[Path]:
@@ -140,17 +136,13 @@ def _check_columns(schema: Any, source: str) -> None:
     if not (whole and label is not None and types.is_integer(label)):
         found = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         raise DataError(
-            f"{source} has the columns {found}; cifar10 needs img {{bytes, path}} and label, integers. "
-            f"{REMEDY}"
+            f"{source} has the columns {found}; cifar10 needs img {{bytes, path}} and label, integers. {REMEDY}"
         )
 
 
 def _decode(batch: Any, source: str, first: int) -> tuple[Tensor, Tensor]:
     """Return images (rows, 3, 32, 32) uint8 and labels (rows,) int64."""
-    images = [
-        _image(cell, f"{source}, row {row}")
-        for row, cell in enumerate(batch.column("img").to_pylist(), first)
-    ]
+    images = [_image(cell, f"{source}, row {row}") for row, cell in enumerate(batch.column("img").to_pylist(), first)]
     labels = batch.column("label").to_pylist()
     for row, label in enumerate(labels, first):
         if label not in range(CLASSES):
@@ -172,7 +164,5 @@ def _image(cell: dict[str, Any] | None, where: str) -> np.ndarray:
         raise DataError(f"{where}: img is not an image that can be decoded ({error}). {AGAIN}") from error
     if pixels.shape != (32, 32, 3) or pixels.dtype != np.uint8:
         size = "x".join(str(n) for n in pixels.shape)
-        raise DataError(
-            f"{where}: an image of {size}, not the 32x32x3 of cifar10. Convert it or drop the row."
-        )
+        raise DataError(f"{where}: an image of {size}, not the 32x32x3 of cifar10. Convert it or drop the row.")
     return pixels
