@@ -18,8 +18,6 @@ from widthwise.measures.span_error import measure
 from widthwise.networks.base import build
 from widthwise.pairs import Joint, Pair, k_fold
 
-WIDE, NARROW, M = 128, 32, 4  # features of a wide and a narrow network, and how many narrow ones match
-
 
 def untrained(units: int, count: int, rows: torch.Tensor, depth: int, stream: str, seed: int) -> list[torch.Tensor]:
     """Return the features of `count` networks at initialisation."""
@@ -42,16 +40,17 @@ def span_errors(groups: dict[str, torch.Tensor], asked: list[tuple[tuple[str, ..
     return found
 
 
-def gap_of(depth: int, S: int, R: int, seed: int, repeated: bool = False):
+def gap_of(depth: int, networks: int, seed: int, *, inputs=60, units=128, m=4, repeated=False):
     """Return (FSG, its jackknife standard error, mean FSE of the concatenations)."""
-    rows = torch.randn(1000, 12, generator=seeds.stream(seed, "null rows"))
-    wide = untrained(WIDE, S, rows, depth, "wide", seed)
-    narrow = untrained(NARROW, R if repeated else R * M, rows, depth, "narrow", seed)
+    S = R = networks
+    rows = torch.randn(1000, inputs, generator=seeds.stream(seed, "null rows"))
+    wide = untrained(units, S, rows, depth, "wide", seed)
+    narrow = untrained(units // m, R if repeated else R * m, rows, depth, "narrow", seed)
     groups = {f"w{k}": x for k, x in enumerate(wide)} | {f"n{k}": x for k, x in enumerate(narrow)}
-    concatenations = [tuple(f"n{c * M + j}" for j in range(M)) for c in range(R)]
+    concatenations = [tuple(f"n{c * m + j}" for j in range(m)) for c in range(R)]
     if repeated:
         concatenations = [(f"n{c}",) for c in range(R)]  # m copies of one network span what it alone spans
-    kept = [[c[:j] + c[j + 1 :] for j in range(M)] for c in concatenations] if not repeated else []
+    kept = [[c[:j] + c[j + 1 :] for j in range(m)] for c in concatenations] if not repeated else []
     names = [f"w{k}" for k in range(S)]
     asked = [(c, w) for c in concatenations for w in names]
     asked += [((v,), w) for v in names for w in names if v != w]
@@ -67,26 +66,26 @@ def gap_of(depth: int, S: int, R: int, seed: int, repeated: bool = False):
 
 
 def test_untrained_networks_of_one_hidden_layer_have_no_gap_when_matched_by_features():
-    gap, error, fse = gap_of(depth=1, S=6, R=6, seed=0)
+    gap, error, fse = gap_of(depth=1, networks=4, seed=0)
     assert error < 0.01 * fse
     assert abs(gap) < 4 * error
 
 
 def test_one_narrow_network_repeated_has_a_gap():
-    gap, _, fse = gap_of(depth=1, S=4, R=4, seed=0, repeated=True)
+    gap, _, fse = gap_of(depth=1, networks=4, seed=0, repeated=True)
     assert gap > 0.1 * fse
 
 
 def test_two_hidden_layers_have_a_negative_gap():
-    gap, error, _ = gap_of(depth=2, S=6, R=6, seed=0)
+    gap, error, _ = gap_of(depth=2, networks=8, seed=0, inputs=16, units=64, m=16)
     assert gap < -4 * error
 
 
 def test_slices_of_the_target_span_it():
-    rows = torch.randn(1000, 12, generator=seeds.stream(0, "null rows"))
-    (wide,) = untrained(WIDE, 1, rows, 1, "wide", 0)
-    groups = {"w": wide} | {f"s{j}": wide[:, j * NARROW : (j + 1) * NARROW] for j in range(M)}
-    source = tuple(f"s{j}" for j in range(M))
+    rows = torch.randn(1000, 60, generator=seeds.stream(0, "null rows"))
+    (wide,) = untrained(128, 1, rows, 1, "wide", 0)
+    groups = {"w": wide} | {f"s{j}": wide[:, j * 32 : (j + 1) * 32] for j in range(4)}
+    source = tuple(f"s{j}" for j in range(4))
     assert span_errors(groups, [(source, "w")])[source, "w"] < 1e-9
 
 

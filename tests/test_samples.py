@@ -43,3 +43,12 @@ def test_a_data_set_is_decoded_once(store):
 def test_more_rows_than_there_are_is_refused(store):
     with pytest.raises(UsageError, match=r'digits has 1437 training rows, not 2000; "all" takes them all'):
         load(Data(rows=2000), store)
+
+
+def test_test_rows_are_chosen_too_and_keep_their_numbers(store):
+    found, whole = load(Data(test_rows=50), store), load(Data(), store)
+    assert len(found.test) == len(found.test_labels) == 50
+    places = found.test_ids - 1437
+    assert torch.equal(found.test, whole.test[places])
+    with pytest.raises(UsageError, match="data.test_rows: digits has 360 test rows, not 400"):
+        load(Data(test_rows=400), store)

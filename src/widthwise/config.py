@@ -22,6 +22,7 @@ from widthwise.errors import UsageError, nearest
 
 TRAINING_VERSION = 1
 DATA_VERSION = 1
+DATA_IN_KEY = {"rows", "test_rows", "reserve", "label_noise"}
 
 
 def as_width(value: Any) -> Fraction:
@@ -67,10 +68,11 @@ class _WithOptions(BaseModel):
 
 
 class Data(_WithOptions):
-    """Which rows: a data set, how many of its training rows, and what share no network trains on."""
+    """Which rows: a data set, how many of its training and test rows, and what share no network trains on."""
 
     kind: str = "digits"
     rows: Count | Literal["all"] = "all"
+    test_rows: Count | Literal["all"] = "all"
     reserve: Share = 0.1
     label_noise: Share = 0.0
     root: Path | None = None
@@ -173,7 +175,7 @@ class Run:
         defaults = family.options(member.build)
         options = {k: v for k, v in self.network.options.items() if v != defaults.get(k)}
         widths = [int(w) for w in member.widths(self.scale, **self.network.options)]
-        data = self.data.model_dump(mode="json", exclude_defaults=True, include={"rows", "reserve", "label_noise"})
+        data = self.data.model_dump(mode="json", exclude_defaults=True, include=DATA_IN_KEY)
         return {
             "data": {"checksum": self.data_checksum, "version": DATA_VERSION, **data},
             "network": {"kind": self.network.kind, "widths": widths, "version": member.VERSION, **options},

@@ -37,19 +37,25 @@ class Form:
     autocast: torch.dtype | None = None
 
 
-# The narrowest hidden width from which a network trains alone, and the fleet's size below it. Measured on two
-# cores with AVX2 (docs/fleets.md): ResNet-18 of 4 channels, 289 net-images/s alone, 575 in a fleet of 8.
-TOGETHER_BELOW = {"resnet18": (8, 8), "vgg16": (8, 8), "mlp": (256, 16)}
-OTHERWISE = (8, 8)
+# (narrowest hidden width below which, members of a fleet at most); wider networks train alone. Measured on two
+# cores with AVX2, docs/fleets.md: ResNet-18 of 8, 4, 2 channels alone 287, 413, 797 net-images/s, together 368 to
+# 392, 732 to 781, 1,342.
+TOGETHER_BELOW = {
+    "resnet18": ((8, 8), (16, 4)),
+    "vgg16": ((8, 8), (16, 4)),
+    "mlp": ((257, 16),),
+}
+OTHERWISE = ((8, 8),)
 HALF_ON_CUDA = ("resnet18", "vgg16")
 
 
 def form(run: Run, device: str = "cpu") -> Form:
     """Return the form of a run: from its architecture and its narrowest layer, and the kind of device."""
     narrowest = min(family.member("networks", run.network.kind).widths(run.scale, **run.network.options))
-    below, size = TOGETHER_BELOW.get(run.network.kind, OTHERWISE)
+    rules = TOGETHER_BELOW.get(run.network.kind, OTHERWISE)
+    size = next((size for below, size in rules if narrowest < below), 1)
     half = device.startswith("cuda") and run.network.kind in HALF_ON_CUDA
-    return Form(narrowest < below, size if narrowest < below else 1, torch.bfloat16 if half else None)
+    return Form(size > 1, size, torch.bfloat16 if half else None)
 
 
 def groups(runs: Sequence[Run], steps: Mapping[str, int] | None = None) -> list[list[Run]]:

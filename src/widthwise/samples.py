@@ -62,7 +62,8 @@ def load(data: config.Data, store: Store) -> Samples:
     entry = decode(data, store)
     whole = entry.tensors("data")
     n = len(whole["train_labels"])
-    ids = _chosen(data, n)
+    ids = _chosen(f"{data.kind} has {{}} training rows", "data.rows", data.rows, n)
+    test = _chosen(f"{data.kind} has {{}} test rows", "data.test_rows", data.test_rows, len(whole["test_labels"]))
     order = torch.randperm(len(ids), generator=seeds.stream(0, "reserve"))
     trained = torch.ones(len(ids), dtype=torch.bool)
     trained[order[len(ids) - round(data.reserve * len(ids)) :]] = False
@@ -73,9 +74,9 @@ def load(data: config.Data, store: Store) -> Samples:
         labels=labels,
         ids=ids,
         trained=trained,
-        test=whole["test"],
-        test_labels=whole["test_labels"],
-        test_ids=n + torch.arange(len(whole["test_labels"])),
+        test=whole["test"][test],
+        test_labels=whole["test_labels"][test],
+        test_ids=n + test,
         classes=member.CLASSES,
         shape=tuple(member.SHAPE),
         mean=tuple(member.MEAN),
@@ -101,13 +102,14 @@ def decode(data: config.Data, store: Store):
     return store.make("data", key, write, lambda: facts)
 
 
-def _chosen(data: config.Data, n: int) -> Int[Tensor, " rows"]:
-    if data.rows == "all":
+def _chosen(has: str, name: str, wanted: int | str, n: int) -> Int[Tensor, " rows"]:
+    """Return which rows are taken: the first so many of one seeded order, so that fewer are among more."""
+    if isinstance(wanted, str):
         return torch.arange(n)
-    if data.rows > n:
-        raise UsageError(f'data.rows: {data.kind} has {n} training rows, not {data.rows}; "all" takes them all.')
+    if wanted > n:
+        raise UsageError(f'{name}: {has.format(n)}, not {wanted}; "all" takes them all.')
     order = torch.randperm(n, generator=seeds.stream(0, "rows of a data set"))
-    return order[: data.rows].sort().values
+    return order[:wanted].sort().values
 
 
 def _noisy(
