@@ -1,7 +1,6 @@
 from fractions import Fraction
 
 from small import study
-
 from widthwise.design import Design, Net, described, left_out
 
 HALF = Fraction(1, 2)

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from small import run, samples
 
+from small import run, samples
 from widthwise import features, fleet
 from widthwise.data.base import normalise
 from widthwise.errors import DataError, UsageError

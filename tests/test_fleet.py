@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 import torch
-from small import run, samples
 
+from small import run, samples
 from widthwise import fleet
 from widthwise.store import Store
 from widthwise.training import Interrupted

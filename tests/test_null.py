@@ -151,7 +151,5 @@ def test_the_jackknife_interval_covers_the_truth_in_at_least_93_percent(S, R, ca
     over = [span_gap_interval(A[r], B[r], without[r]) for r in range(repetitions)]
     covered = sum(o.low <= 0 <= o.high for o in over) / repetitions
     with capsys.disabled():
-        print(
-            f"\ncoverage of FSG's 95 % jackknife interval, (S, R) = ({S}, {R}), {repetitions} repetitions: {covered:.4f}"
-        )
+        print(f"\ncoverage of FSG's jackknife interval, (S, R) = ({S}, {R}), {repetitions} repetitions: {covered:.4f}")
     assert covered >= 0.93

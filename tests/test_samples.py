@@ -50,5 +50,5 @@ def test_test_rows_are_chosen_too_and_keep_their_numbers(store):
     assert len(found.test) == len(found.test_labels) == 50
     places = found.test_ids - 1437
     assert torch.equal(found.test, whole.test[places])
-    with pytest.raises(UsageError, match="data.test_rows: digits has 360 test rows, not 400"):
+    with pytest.raises(UsageError, match=r"data\.test_rows: digits has 360 test rows, not 400"):
         load(Data(test_rows=400), store)

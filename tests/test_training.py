@@ -3,8 +3,8 @@ from fractions import Fraction
 
 import pytest
 import torch
-from small import samples
 
+from small import samples
 from widthwise import seeds
 from widthwise.config import Training
 from widthwise.data.base import normalise
@@ -19,9 +19,9 @@ def fleet(member_seeds, kind="mlp", **options):
     return network
 
 
-def trained(member_seeds, training, seed=0, events=Events()):
+def trained(member_seeds, training, seed=0, events=None):
     network = fleet(member_seeds)
-    return train(network, member_seeds, samples(seed), training, begin(network), events)
+    return train(network, member_seeds, samples(seed), training, begin(network), events or Events())
 
 
 def same(a, b):

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 import torch
-from small import study
 
+from small import study
 from widthwise import family
 from widthwise.config import load_study
 from widthwise.design import Comparison, Design
@@ -131,7 +131,7 @@ def test_feature_performance_compares_each_sides_best():
 
 
 def test_a_study_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match='no study "width_gab"; there are .* Did you mean width_gap?'):
+    with pytest.raises(ValueError, match=r'no study "width_gab"; there are .* Did you mean width_gap'):
         load_study({"studies": ["width_gab"]})
 
 
