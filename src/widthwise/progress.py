@@ -47,24 +47,26 @@ class Lines:
 
     def __call__(self, progress: "Progress") -> None:
         """Write a line if it is time for one."""
-        now = self.clock()
-        if self.stage is None or self.stage.name != progress.stage:
-            self.stage, self.written = Stage(progress.stage, progress.done, now), now
-            if progress.done < progress.total:
-                self._write(progress, now)
-        elif not self.stage.ended and (progress.done >= progress.total or now - self.written >= self.every):
-            self._write(progress, now)
-        self.stage.ended = progress.done >= progress.total
+        now, done = self.clock(), progress.done >= progress.total
+        stage = self.stage
+        if stage is None or stage.name != progress.stage or (stage.ended and not done):
+            stage = self.stage = Stage(progress.stage, progress.done, now)
+            self._write(stage, progress, now)
+        elif not stage.ended and (done or now - self.written >= self.every):
+            self._write(stage, progress, now)
+        stage.ended = done
 
-    def _write(self, progress: "Progress", now: float) -> None:
-        assert self.stage is not None
+    def _write(self, stage: "Stage", progress: "Progress", now: float) -> None:
         self.written = now
-        told = f"done in {duration(now - self.stage.start)}"
+        told = [f"done in {duration(now - stage.start)}"]
         if progress.done < progress.total:
-            left = self.stage.left(progress.done, progress.total, now)
-            told = f"{percent(progress.done, progress.total)}, " + (f"about {duration(left)} left" if left else "begun")
-        message = f" ({progress.message})" if progress.message else ""
-        print(f"{NAMES.get(progress.stage, progress.stage)}: {told}{message}", file=self.to, flush=True)
+            left = stage.left(progress.done, progress.total, now)
+            told = [
+                percent(progress.done, progress.total),
+                f"about {duration(left)} left" if left else "",
+                progress.message,
+            ]
+        print(f"{NAMES.get(stage.name, stage.name)}: {', '.join(filter(None, told))}", file=self.to, flush=True)
 
 
 class Stage:
@@ -74,9 +76,9 @@ class Stage:
         self.name, self.begun_with, self.start, self.ended = name, done, now, False
 
     def left(self, done: float, total: float, now: float) -> float | None:
-        """Return the seconds it still takes at its speed so far, None until that shows."""
+        """Return the seconds it still takes at its speed so far, None until a 50th of it has shown that."""
         here, elapsed = done - self.begun_with, now - self.start
-        return elapsed * (total - done) / here if here > 0 and elapsed > 0.5 else None
+        return elapsed * (total - done) / here if here > 0 and here >= 0.02 * total else None
 
 
 @contextlib.contextmanager
@@ -93,19 +95,22 @@ def _live(stream: TextIO) -> Iterator[Listener]:
         bars.TextColumn("{task.fields[left]}"),
         bars.TextColumn("{task.fields[message]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
-    tasks: dict[str, tuple[bars.TaskID, Stage]] = {}
+    tasks: dict[str, bars.TaskID] = {}
+    stages: dict[str, Stage] = {}
     with bars.Progress(*columns, console=Console(file=stream), redirect_stdout=False) as display:
 
         def listener(progress: "Progress") -> None:
-            now = time.monotonic()
-            if progress.stage not in tasks:
-                name = NAMES.get(progress.stage, progress.stage)
-                task = display.add_task(name, total=progress.total, left="", message="")
-                tasks[progress.stage] = (task, Stage(progress.stage, progress.done, now))
-            task, stage = tasks[progress.stage]
-            left = stage.left(progress.done, progress.total, now)
+            now, name, done = time.monotonic(), progress.stage, progress.done >= progress.total
+            if name not in tasks:
+                tasks[name] = display.add_task(NAMES.get(name, name), left="", message="")
+            if name not in stages or (stages[name].ended and not done):
+                display.reset(tasks[name])
+                stages[name] = Stage(name, progress.done, now)
+            stages[name].ended = done
+            left = None if done else stages[name].left(progress.done, progress.total, now)
             told = f"about {duration(left)} left" if left else ""
-            display.update(task, completed=progress.done, total=progress.total, left=told, message=progress.message)
+            message = "" if done else progress.message
+            display.update(tasks[name], completed=progress.done, total=progress.total, left=told, message=message)
 
         yield listener
 
