@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from threadpoolctl import threadpool_limits
 
 from widthwise import seeds
 from widthwise.errors import DataError, UsageError
@@ -23,6 +24,12 @@ from widthwise.linalg.intervals import (
     verdict_level,
     wilson,
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with threadpool_limits(1):  # problems are small: threads would wait for each other
+        yield
 
 
 def normal(generator, *shape):

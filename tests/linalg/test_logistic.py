@@ -6,12 +6,19 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from widthwise import seeds
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg.logistic import accuracy, log_loss, logistic, logits
 
 PATH = (10.0, 1.0, 0.1, 1e-2, 1e-3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with threadpool_limits(1):  # problems are small: threads would wait for each other
+        yield
 
 
 def classes_of(generator, n, p, classes=3, apart=1.0):
@@ -34,7 +41,7 @@ def peer(X, labels, penalty):
 
 @pytest.mark.parametrize("penalty", [1.0, 1e-2, 1e-4])
 def test_the_digits_are_fitted_as_by_scikit_learn(penalty):
-    X, labels = (torch.tensor(x) for x in load_digits(return_X_y=True))
+    X, labels = (torch.tensor(x[:600]) for x in load_digits(return_X_y=True))
     model, centred = peer(X, labels, penalty)
     ours = logistic(X, labels, 10, [penalty]).logits(X, 0)
     theirs = torch.from_numpy(model.decision_function(centred))
@@ -45,7 +52,7 @@ def test_the_digits_are_fitted_as_by_scikit_learn(penalty):
 
 @pytest.mark.parametrize(("n", "p"), [(300, 20), (60, 200)])
 def test_solutions_are_where_the_gradient_is_zero(seed, n, p):
-    # Mutants: a penalty on the intercept; p for p_live; a preconditioner's rounding left in the solution.
+    # Mutants: a penalty on the intercept; p for p_live; |W|^2 without the half.
     X, labels = classes_of(seeds.stream(seed, "test"), n, p)
     X[:, ::4] = 7.0  # dead
     path = logistic(X, labels, 3, PATH, tolerance=1e-9)
@@ -57,7 +64,7 @@ def test_solutions_are_where_the_gradient_is_zero(seed, n, p):
         (loss + penalty * relative_scale(X) / 2 * W.square().sum()).backward()
         assert float(W.grad.norm()) < 1e-7
         assert float(b.grad.norm()) < 1e-7
-        assert float(W[::4].abs().max()) == 0
+        assert float(path.weights[k][::4].abs().max()) == 0
 
 
 def test_a_step_of_the_path_does_not_depend_on_where_it_started(seed):
