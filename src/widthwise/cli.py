@@ -269,12 +269,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EACCES,
-        ):
+        if isinstance(error, OSError) and error.errno in DISK:
             _fail(f"error: {error}", 1)
         traceback.print_exc()
         _fail("this is a bug in widthwise: please report it, with the lines above and the command.", 1)
@@ -289,32 +284,29 @@ def _run(file: Path, preset: str | None, overrides: Sequence[str], common: Commo
 
 
 def _study(file: Path, preset: str | None, overrides: Sequence[str], common: Common) -> "Study":
-    from widthwise.config import load_study
+    from widthwise import study_file
+    from widthwise.config import Study, load_study
 
-    told = _overrides(overrides)
+    _check(common)
+    told = study_file.overrides(overrides, Study.model_fields, [*vars(common), "preset"])
     if common.data is not None:
         told["data.root"] = str(common.data)
     return load_study(file, preset=preset, overrides=told)
 
 
-def _overrides(tokens: Sequence[str]) -> dict[str, Any]:
-    """Return `--training.epochs 5 --widths=[1,1/2]` as values by dotted path."""
-    from widthwise.config import Study
-    from widthwise.study_file import parse
+def _check(common: Common) -> None:
+    if common.jobs is not None and common.jobs < 1:
+        raise UsageError(f"--jobs must be at least 1, not {common.jobs}.")
+    if common.device == "cpu":
+        return
+    import torch
 
-    found, left = {}, list(tokens)
-    while left:
-        name, equals, value = left.pop(0).partition("=")
-        if not name.startswith("--"):
-            raise UsageError(f'"{name}" is one argument too many; values go as --training.epochs 5.')
-        path = name[2:].replace("-", "_")
-        if "." not in path and path not in Study.model_fields:
-            options = [f"--{option}" for option in (*Study.model_fields, *Common.__dataclass_fields__, "preset")]
-            raise UsageError(f"there is no option {name}.{nearest(name, options)}")
-        if not equals and not left:
-            raise UsageError(f"{name} needs a value, as in --training.epochs 5.")
-        found[path] = parse(value if equals else left.pop(0), name)
-    return found
+    if not re.fullmatch(r"cuda(:\d+)?", common.device):
+        raise UsageError(f'--device must be cpu, cuda or a card such as cuda:1, not "{common.device}".')
+    card = int(common.device.partition(":")[2] or 0)
+    if card >= torch.cuda.device_count():
+        there = f"{torch.cuda.device_count()} cards" if torch.cuda.is_available() else "no card"
+        raise UsageError(f"--device {common.device}: torch {torch.__version__} sees {there}; cpu is the default.")
 
 
 def _store(common: Common) -> "Store":

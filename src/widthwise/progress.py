@@ -117,7 +117,9 @@ def _live(stream: TextIO) -> Iterator[Listener]:
 
 def speak_plainly() -> None:
     """Let warnings and the log of Widthwise be one line each, on whatever stderr is then."""
-    logging.getLogger("widthwise").addHandler(_OneLine())
+    log = logging.getLogger("widthwise")
+    if not any(isinstance(handler, _OneLine) for handler in log.handlers):
+        log.addHandler(_OneLine())
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
 
 

@@ -84,6 +84,29 @@ def laid_over(file: Mapping[str, Any], where: str, preset: str | None, overrides
     return raw
 
 
+def overrides(arguments: Sequence[str], keys: Iterable[str], options: Iterable[str] = ()) -> dict[str, Any]:
+    """Return arguments such as `--training.epochs 5 --widths=[1,1/2]` as values by dotted path.
+
+    `keys` are those of a study; `options` those that a command has beside them, named where one is mistyped.
+
+    Raises:
+        UsageError: for what is neither.
+    """
+    keys, found, left = list(keys), {}, list(arguments)
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        if not name.startswith("--"):
+            raise UsageError(f'"{name}" is one argument too many; values go as --training.epochs 5.')
+        path = name[2:].replace("-", "_")
+        if "." not in path and path not in keys:
+            hint = nearest(name, [f"--{known}" for known in (*keys, *options)])
+            raise UsageError(f"there is no option {name}.{hint}")
+        if not equals and not left:
+            raise UsageError(f"{name} needs a value, as in --training.epochs 5.")
+        found[path] = parse(value if equals else left.pop(0), name)
+    return found
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `over` laid over `base`, mappings within them too."""
     merged = dict(base)
