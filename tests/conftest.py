@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
+
+# As in training: bits are promised on one thread, and two threads on a busy core stall each other.
+torch.set_num_threads(1)
 
 # Shapes and dtypes in signatures are promises here and documentation elsewhere. The tower: an int is a float.
 install_import_hook(
