@@ -326,11 +326,12 @@ def _decoded(data: config.Data, store: Store) -> Entry | None:
 
 def _lengths(data: config.Data, entry: Entry | None = None) -> tuple[int, int]:
     """Return the numbers of training and test rows of a data set: as decoded, as declared, or a guess."""
-    if entry is not None:
-        labels = entry.tensors("data")
-        return len(labels["train_labels"]), len(labels["test_labels"])
     guess = 50_000 if data.rows == "all" else data.rows
-    return getattr(family.member("data", data.kind), "ROWS", (guess, guess // 5))
+    train, test = getattr(family.member("data", data.kind), "ROWS", (guess, guess // 5))
+    if entry is not None:
+        whole = entry.tensors("data")
+        train, test = len(whole["train_labels"]), len(whole["test_labels"])
+    return train, test if data.test_rows == "all" else data.test_rows
 
 
 def _trained(data: config.Data, whole: int) -> int:

@@ -6,6 +6,7 @@ A member of this family is a file with
     SHAPE, CLASSES = (3, 32, 32), 10                one sample's shape, how many labels
     MEAN, STD = (...), (...)                        per channel, of values in [0, 1]
     AUGMENT = True                                  whether training crops and flips unless told otherwise
+    ROWS = (50_000, 10_000)                         training and test rows, where every copy has as many
     def read(root, *, <options with defaults>) -> Dataset
 
 `root` is the folder of data sets, or None.

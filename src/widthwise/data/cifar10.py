@@ -22,6 +22,7 @@ SHAPE = (3, 32, 32)
 CLASSES = 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 AUGMENT = True
+ROWS = (50_000, 10_000)
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HUB = "uoft-cs/cifar10"
 REMEDY = (

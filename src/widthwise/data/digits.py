@@ -16,6 +16,7 @@ SHAPE = (1, 8, 8)
 CLASSES = 10
 MEAN, STD = (0.305,), (0.376,)
 AUGMENT = False
+ROWS = (1437, 360)
 TEST_PER_CLASS = 36
 
 

@@ -11,7 +11,7 @@ most the work since the last checkpoint.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
@@ -38,6 +38,11 @@ Listener = Callable[[Progress], None]
 Tell = Callable[[float], None]  # the share of a job that is done
 
 
+def never() -> bool:
+    """Return False: nobody asks to stop."""
+    return False
+
+
 @dataclass
 class Worker:
     """What a job needs of the process that does it."""
@@ -45,7 +50,8 @@ class Worker:
     root: str
     data: config.Data
     device: str = "cpu"
-    stopping: Callable[[], bool] = field(default=lambda: False, repr=False)
+    save_every: float = 30.0  # seconds between checkpoints
+    stopping: Callable[[], bool] = never
 
     @cached_property
     def store(self) -> Store:
@@ -79,6 +85,7 @@ class Train:
             device=worker.device,
             progress=lambda step, steps: tell(step / max(steps, 1)),
             stopping=worker.stopping,
+            save_every=worker.save_every,
         )
 
     def __str__(self) -> str:
@@ -146,6 +153,7 @@ def run(
     jobs: int | None = None,
     on: str = "local",
     listener: Listener | None = None,
+    save_every: float = 30.0,
 ) -> Results:
     """Do all that a study still lacks in a store, and return its results.
 
@@ -156,6 +164,7 @@ def run(
         jobs: processes on this machine; one a core if left out, one on a GPU.
         on: who does the work, a name in `executors/`.
         listener: told of the progress.
+        save_every: seconds between the checkpoints of a training: what a kill can cost.
 
     Raises:
         UsageError: if the study cannot be run.
@@ -163,19 +172,20 @@ def run(
         StorageError: if the disk is full or cannot be written.
         KeyboardInterrupt: after all workers have saved what they had.
     """
-    session = _Session(study, store, device, jobs, on, listener or (lambda progress: None))
-    return session.results()
+    worker = Worker(str(store.root), study.data, device, save_every)
+    return _Session(study, store, worker, jobs, on, listener or (lambda progress: None)).results()
 
 
 class _Session:
     """One call of `run`."""
 
-    def __init__(self, study: config.Study, store: Store, device: str, jobs: int | None, on: str, listener: Listener):
-        self.study, self.store, self.listener = study, store, listener
+    def __init__(
+        self, study: config.Study, store: Store, worker: Worker, jobs: int | None, on: str, listener: Listener
+    ):
+        self.study, self.store, self.worker, self.listener = study, store, worker, listener
         self.executor = family.member("executors", on)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.count = jobs or (1 if device.startswith("cuda") else cores)
-        self.worker = Worker(str(store.root), study.data, device)
+        self.count = jobs or (1 if worker.device.startswith("cuda") else cores)
         member = family.member("data", study.data.kind)
         self.design = Design(study, tuple(member.SHAPE), member.CLASSES)
 

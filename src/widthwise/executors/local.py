@@ -9,12 +9,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from widthwise.errors import WidthwiseError
-from widthwise.executors.base import Job, Listener, Progress, Worker
+from widthwise.executors.base import Job, Listener, Progress, Worker, never
 from widthwise.training import Interrupted
 
 PATIENCE = 0.2  # seconds between looks at the workers
@@ -79,7 +80,7 @@ class _Pool:
     def __init__(self, worker: Worker, count: int):
         context = multiprocessing.get_context("spawn")
         self.stop, self.shares = context.Event(), context.Queue()
-        given = (worker.root, worker.data, worker.device, self.stop, self.shares, os.getpid())
+        given = (replace(worker, stopping=never), self.stop, self.shares, os.getpid())
         self.pool = ProcessPoolExecutor(count, context, _start, given)
 
     def run(self, jobs: Sequence[Job], board: _Board) -> None:
@@ -120,11 +121,12 @@ class _Pool:
 _own: dict[str, Any] = {}  # what a worker process keeps between its jobs
 
 
-def _start(root: str, data: Any, device: str, stop: Any, shares: Any, parent: int) -> None:
+def _start(worker: Worker, stop: Any, shares: Any, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and tells us.
     torch.set_num_threads(1)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    _own.update(worker=Worker(root, data, device, stop.is_set), shares=shares)
+    worker.stopping = stop.is_set
+    _own.update(worker=worker, shares=shares)
 
 
 def _leave_with(parent: int) -> None:
