@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from widthwise.errors import DataError, UsageError
@@ -19,7 +19,7 @@ class Concatenation:
 
     Args:
         parts: arrays of shape (rows, columns) on the same rows: torch, numpy, a memory map, another
-            concatenation, or an iterable of batches that can be started again.
+            concatenation, or (alone) an iterable of batches that can be started again.
         rows: which rows of the arrays, in which order; all of them if left out.
     """
 
@@ -28,7 +28,10 @@ class Concatenation:
             raise UsageError("nothing to concatenate; pass at least one array of features.")
         self.parts = [_part(part) for part in parts]
         self.rows = rows
-        lengths = [len(part) for part in self.parts if hasattr(part, "__getitem__")]
+        self.indexed = all(_indexed(part) for part in self.parts)
+        if not self.indexed and (len(self.parts) > 1 or rows is not None):
+            raise UsageError("an iterable of batches cannot be concatenated with other features; pass arrays.")
+        lengths = [len(part) for part in self.parts if self.indexed]
         if len(set(lengths)) > 1:
             raise DataError(
                 f"the arrays have {', '.join(map(str, lengths))} rows; features of one concatenation must be of "
@@ -36,25 +39,40 @@ class Concatenation:
             )
 
     def __len__(self) -> int:
-        if self.rows is not None:
-            return len(self.rows)
-        part = self.parts[0]
-        return len(part) if hasattr(part, "__getitem__") else sum(len(batch) for batch in part)
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
+        return len(self.parts[0]) if self.rows is None else len(self.rows)
 
     @cached_property
     def columns(self) -> int:
         """The number of features."""
-        return next(self.batches(1)).shape[1]
+        if self.indexed:
+            return sum(part.columns if isinstance(part, Concatenation) else part.shape[1] for part in self.parts)
+        return next((batch.shape[1] for batch in self.batches()), 0)
 
-    def batches(self, size: int = CHUNK) -> Iterator[Float[Tensor, "batch columns"]]:
+    def __getitem__(self, rows: Any) -> Shaped[Tensor, "picked columns"]:
+        """Return some rows in memory: a slice of them, or their numbers."""
+        if self.rows is not None:
+            rows = self.rows[rows]
+        return torch.cat([_matrix(part[_index(part, rows)]) for part in self.parts], dim=1)
+
+    def batches(self, size: int = CHUNK) -> Iterator[Shaped[Tensor, "batch columns"]]:
         """Yield the rows in order; an iterable's own batches are kept as they come."""
-        if all(hasattr(part, "__getitem__") for part in self.parts):
+        if self.indexed:
             for start in range(0, len(self), size):
-                yield torch.cat([_read(part, self.rows, start, start + size) for part in self.parts], dim=1)
-        elif len(self.parts) == 1 and self.rows is None:
-            yield from (_matrix(batch) for batch in self.parts[0])
+                yield self[start : start + size]
         else:
-            raise UsageError("an iterable of batches cannot be concatenated with other features; pass arrays.")
+            yield from (_matrix(batch) for batch in self.parts[0])
+
+    def place(self, row: int) -> str:
+        """Return where the row that is read as number `row` is found: its number in the user's own array."""
+        part = self.parts[0]
+        if isinstance(part, _Stacked):
+            first = len(part.first)
+            return part.first.place(row) if row < first else f"{part.second.place(row - first)} of the test rows"
+        return f"row {row if self.rows is None else int(self.rows[row])}"
 
 
 def concatenate(*features: Any) -> Concatenation:
@@ -74,36 +92,55 @@ def reader(features: Any) -> Concatenation:
     return features if isinstance(features, Concatenation) else Concatenation([features])
 
 
+def stacked(first: Concatenation, second: Concatenation) -> Concatenation:
+    """Return the rows of one followed by the rows of the other, without copying them."""
+    return Concatenation([_Stacked(first, second)])
+
+
+def lockstep(groups: dict[str, Concatenation]) -> Iterator[list[Shaped[Tensor, "batch _"]]]:
+    """Yield the next rows of every group, as many of each: arrays follow the batches of iterables.
+
+    Raises:
+        DataError: if the batches of two iterables have different lengths.
+    """
+    iterables = {name: group for name, group in groups.items() if not group.indexed}
+    if not iterables:
+        yield from map(list, zip(*(group.batches() for group in groups.values()), strict=True))
+        return
+    start = 0
+    for read in zip(*(group.batches() for group in iterables.values()), strict=False):
+        sizes = {name: len(batch) for name, batch in zip(iterables, read, strict=True)}
+        stop = start + next(iter(sizes.values()))
+        if len(set(sizes.values())) > 1:
+            told = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+            raise DataError(f"from row {start} on the next batch has {told}; both must yield equally many rows.")
+        batches = dict(zip(iterables, read, strict=True))
+        yield [batches[n] if n in batches else group[start:stop] for n, group in groups.items()]
+        start = stop
+
+
 class _Stacked:
     """The rows of one group of features followed by those of another."""
 
     def __init__(self, first: Concatenation, second: Concatenation):
         self.first, self.second = first, second
 
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.first.columns
+
     def __iter__(self) -> Iterator[Tensor]:
         yield from self.first.batches()
         yield from self.second.batches()
 
-
-def stacked(first: Concatenation, second: Concatenation) -> Concatenation:
-    """Return the rows of one followed by the rows of the other, without copying them."""
-    return Concatenation([_Stacked(first, second)])
-
-
-def _part(part: Any) -> Any:
-    if isinstance(part, Tensor | np.ndarray | Concatenation):
-        if not isinstance(part, Concatenation) and part.ndim != 2:
-            raise DataError(f"features must be a matrix (rows, columns), not of shape {tuple(part.shape)}.")
-        return _Rows(part) if isinstance(part, Concatenation) else part
-    if isinstance(part, Sequence) and part and np.ndim(part[0]) != 2:
-        return _part(np.asarray(part))
-    if isinstance(part, _Stacked | _Batches):
-        return part
-    if isinstance(part, Iterator):
-        raise UsageError("a generator can be read only once; pass a list of batches or an object that starts again.")
-    if isinstance(part, Iterable) and not hasattr(part, "__array__"):
-        return _Batches(part)
-    return _part(np.asarray(part))
+    def __getitem__(self, rows: Any) -> Tensor:
+        rows, first = torch.arange(len(self))[rows], len(self.first)
+        early, late = self.first[rows[rows < first]], self.second[rows[rows >= first] - first]
+        order = torch.cat([(rows < first).nonzero()[:, 0], (rows >= first).nonzero()[:, 0]])
+        return torch.cat([early, late])[order.argsort()]
 
 
 class _Batches:
@@ -112,35 +149,52 @@ class _Batches:
     def __init__(self, batches: Iterable[Any]):
         self.batches = batches
 
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.batches)
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
 
 
-class _Rows:
-    """A concatenation as one part of another."""
-
-    def __init__(self, inner: Concatenation):
-        self.inner = inner
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    def __getitem__(self, rows: Any) -> Tensor:
-        picked = torch.arange(len(self.inner))[rows]
-        picked = picked if self.inner.rows is None else self.inner.rows[picked]
-        return torch.cat([_matrix(part[_index(part, picked)]) for part in self.inner.parts], dim=1)
-
-
-def _read(part: Any, rows: Tensor | None, start: int, stop: int) -> Tensor:
-    return _matrix(part[start:stop] if rows is None else part[_index(part, rows[start:stop])])
+def _part(part: Any) -> Any:
+    if isinstance(part, Concatenation | _Stacked):
+        return part
+    if isinstance(part, Iterator):
+        raise UsageError("a generator can be read only once; pass a list of batches or an object that starts again.")
+    batches = isinstance(part, Iterable) and not hasattr(part, "__array__") and not isinstance(part, str | bytes)
+    if batches and not (isinstance(part, Sequence) and part and np.ndim(part[0]) != 2):
+        return _Batches(part)
+    try:
+        part = part if isinstance(part, Tensor | np.ndarray) else np.asarray(part)
+    except ValueError as error:
+        raise DataError(f"features must be a matrix (rows, columns) of numbers: {error}") from error
+    if part.ndim != 2:
+        raise DataError(f"features must be a matrix (rows, columns), not of shape {tuple(part.shape)}.")
+    return part
 
 
-def _index(part: Any, rows: Tensor) -> Any:
-    return rows.numpy() if isinstance(part, np.ndarray) else rows
+def _indexed(part: Any) -> bool:
+    if isinstance(part, _Stacked):
+        return part.first.indexed and part.second.indexed
+    return part.indexed if isinstance(part, Concatenation) else not isinstance(part, _Batches)
+
+
+def _index(part: Any, rows: Any) -> Any:
+    return rows.numpy() if isinstance(part, np.ndarray) and isinstance(rows, Tensor) else rows
 
 
 def _matrix(batch: Any) -> Tensor:
-    tensor = batch.detach().cpu() if isinstance(batch, Tensor) else torch.from_numpy(np.array(batch))
+    tensor = batch.detach().cpu() if isinstance(batch, Tensor) else _from_numpy(batch)
     if tensor.ndim != 2:
-        raise DataError(f"a batch of features must be a matrix (rows, columns), not {tuple(tensor.shape)}.")
+        raise DataError(f"a batch of features must be a matrix (rows, columns), not of shape {tuple(tensor.shape)}.")
+    if tensor.is_complex():
+        raise DataError(f"features must be real numbers, not {tensor.dtype}.")
     return tensor
+
+
+def _from_numpy(batch: Any) -> Tensor:
+    array = np.array(batch)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"features must be real numbers, not of type {array.dtype}.")
+    native = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
+    return torch.from_numpy(array.astype(native, copy=False))

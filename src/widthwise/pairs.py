@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import seeds
-from widthwise.columns import Concatenation, concatenate
+from widthwise.columns import Concatenation, concatenate, lockstep
 from widthwise.errors import DataError, UsageError
 from widthwise.linalg.moments import Moments, merged
 
@@ -51,8 +51,13 @@ class Split:
 
     @property
     def cells(self) -> int:
-        """The number of cells."""
-        return int(self.cell.max()) + 1
+        """The number of cells; the last ones may have no rows."""
+        return 1 + max(cell for part in self.parts for cell in (*part.fit, *part.score))
+
+    @property
+    def blocks(self) -> int:
+        """The number of row blocks, at least 50; where rows are few, some have none."""
+        return max(BLOCKS, int(self.block.max()) + 1)
 
     @property
     def fit_cells(self) -> tuple[int, ...]:
@@ -67,29 +72,30 @@ class Split:
 
 def k_fold(name: str, ids: Int[Tensor, " rows"], folds: int = 5, groups: Any = None) -> Split:
     """Return K folds over rows: a seeded, balanced permutation of their ids, groups never split."""
-    if not 2 <= folds <= len(ids):
-        raise UsageError(f"folds must be from 2 to the number of rows ({len(ids)}), not {folds}.")
     place = _permuted(ids, groups)  # (rows,) place of each row's group in the permutation
+    units = int(place.max()) + 1 if len(place) else 0
+    if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 2 <= folds <= units:
+        what = "rows" if groups is None else "groups"
+        raise UsageError(f"folds must be a whole number from 2 to the number of {what}, {units}; not {folds!r}.")
     cell, block = torch.empty_like(ids), torch.empty_like(ids)
     fold_of = _fold_of(place, folds)
     per_fold = -(-BLOCKS // folds)
     for fold in range(folds):
         rows = (fold_of == fold).nonzero()[:, 0]
-        share = _share_before(place[rows])
-        cell[rows] = fold * 3 + (share >= 0.25).long() + (share >= 0.5).long()
-        block[rows] = fold * per_fold + (share * per_fold).long()
-    parts = []
-    for fold in range(folds):
-        others = [f for f in range(folds) if f != fold]
-        parts.append(
-            Part(
-                fit=tuple(3 * f + third for f in others for third in range(3)),
-                score=tuple(3 * fold + third for third in range(3)),
-                quarter=tuple(3 * f for f in others),
-                half=tuple(3 * f + third for f in others for third in range(2)),
-            )
-        )
-    return Split(name, cell, block, tuple(parts))
+        before, size = _before(place[rows]), len(rows)
+        cell[rows] = fold * 3 + _third(before, size)
+        block[rows] = fold * per_fold + before * per_fold // size
+    return Split(name, cell, block, tuple(_fold_part(fold, folds) for fold in range(folds)))
+
+
+def _fold_part(fold: int, folds: int) -> Part:
+    others = [f for f in range(folds) if f != fold]
+    return Part(
+        fit=tuple(3 * f + third for f in others for third in range(3)),
+        score=tuple(3 * fold + third for third in range(3)),
+        quarter=tuple(3 * f for f in others),
+        half=tuple(3 * f + third for f in others for third in range(2)),
+    )
 
 
 def held_out(name: str, fit_ids: Int[Tensor, " fit"], score_ids: Int[Tensor, " scored"], groups: Any = None) -> Split:
@@ -97,25 +103,25 @@ def held_out(name: str, fit_ids: Int[Tensor, " fit"], score_ids: Int[Tensor, " s
 
     The rows are the first ones followed by the others; `groups` are those of the scored rows.
     """
-    if len(score_ids) < 2:
-        raise UsageError(f"the test split needs at least 2 rows to score, not {len(score_ids)}.")
-    fit_share = _share_before(_permuted(fit_ids, None))
     place = _permuted(score_ids, groups)
+    if len(place.unique()) < 2:
+        what = "rows" if groups is None else "groups"
+        raise UsageError(f"the test split scores at least 2 {what}: one half chooses the penalty for the other.")
     half = _fold_of(place, 2)
     block = torch.empty_like(score_ids)
     for k in range(2):
         rows = (half == k).nonzero()[:, 0]
-        block[rows] = k * (BLOCKS // 2) + (_share_before(place[rows]) * (BLOCKS // 2)).long()
-    cell = torch.cat([(fit_share >= 0.25).long() + (fit_share >= 0.5).long(), 3 + half])
+        block[rows] = k * (BLOCKS // 2) + _before(place[rows]) * (BLOCKS // 2) // len(rows)
+    cell = torch.cat([_third(_before(_permuted(fit_ids, None)), len(fit_ids)), 3 + half])
     parts = tuple(Part(fit=(0, 1, 2), score=(3 + k,), quarter=(0,), half=(0, 1)) for k in range(2))
     return Split(name, cell, torch.cat([torch.full_like(fit_ids, -1), block]), parts)
 
 
 def _permuted(ids: Int[Tensor, " rows"], groups: Any) -> Int[Tensor, " rows"]:
     """Return each row's place: that of its group (itself, without groups) in a seeded permutation."""
+    if groups is not None and np.shape(groups) != (len(ids),):
+        raise DataError(f"groups have shape {np.shape(groups)}; there must be one for each of the {len(ids)} rows.")
     units, inverse = np.unique(np.asarray(ids if groups is None else groups), return_inverse=True)
-    if len(inverse) != len(ids):
-        raise DataError(f"there are {len(inverse)} groups for {len(ids)} rows; give one a row.")
     if groups is None and len(units) != len(ids):
         raise DataError("row ids must be unique.")
     order = torch.randperm(len(units), generator=seeds.stream(0, "rows"))
@@ -134,11 +140,15 @@ def _fold_of(place: Int[Tensor, " rows"], folds: int) -> Int[Tensor, " rows"]:
     return fold[torch.searchsorted(units, place)]
 
 
-def _share_before(place: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    """Return the share of rows that come before each row's unit."""
+def _before(place: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """Return how many rows come before each row's unit."""
     units, sizes = place.unique(return_counts=True)
-    before = (sizes.cumsum(0) - sizes).to(torch.float64) / max(len(place), 1)
-    return before[torch.searchsorted(units, place)]
+    return (sizes.cumsum(0) - sizes)[torch.searchsorted(units, place)]
+
+
+def _third(before: Int[Tensor, " rows"], size: int) -> Int[Tensor, " rows"]:
+    """Return 0 for the first quarter of the rows, 1 for the second, 2 for the second half."""
+    return (4 * before >= size).long() + (2 * before >= size).long()
 
 
 @dataclass
@@ -156,6 +166,10 @@ class Joint:
     split: Split
     labels: Int[Tensor, " rows"] | None = None
     kept: dict = field(default_factory=dict, repr=False)
+
+    def __post_init__(self):
+        if self.labels is not None and self.labels.shape != self.split.cell.shape:
+            raise DataError(f"there are {len(self.labels)} labels for {len(self.split.cell)} rows; give one a row.")
 
     @cached_property
     def columns(self) -> dict[str, Int[Tensor, " columns"]]:
@@ -182,39 +196,46 @@ class Joint:
         sums: list[Moments] = []
         for rows, start in self.batches():
             if not sums:
-                shift = rows.to(torch.float64).mean(0)
+                shift = rows.mean(0)
                 if self.label_columns is not None:
                     shift[self.label_columns] = 0.0  # Classes' sums are read off as they are.
                 sums = [Moments(rows.shape[1], shift) for _ in range(self.split.cells)]
             cell = self.split.cell[start : start + len(rows)]
             for k in cell.unique().tolist():
                 sums[k].update(rows[cell == k])
+        if not all(bool(moments.fourths.isfinite().all()) for moments in sums):
+            raise DataError("features are too large to square; divide them by a constant, such as their largest.")
         return sums
 
-    def batches(self) -> Iterator[tuple[Float[Tensor, "batch columns"], int]]:
-        """Yield (rows of all groups and the one-hot labels, number of the first row)."""
+    def batches(self, names: Sequence[str] | None = None) -> Iterator[tuple[Float[Tensor, "batch columns"], int]]:
+        """Yield (rows of some groups, number of the first row); of all groups, then the one-hot labels.
+
+        Raises:
+            DataError: at a value that is not finite, or if there are not as many rows as in the split.
+        """
+        groups = {name: self.groups[name] for name in names or self.groups}
         start, expected = 0, len(self.split.cell)
-        for pieces in zip(*(group.batches() for group in self.groups.values()), strict=False):
-            if len({len(piece) for piece in pieces}) > 1:
-                sizes = {name: len(piece) for name, piece in zip(self.groups, pieces, strict=True)}
-                raise DataError(f"batches from row {start} on have different lengths: {sizes}; keep them in lockstep.")
-            for name, piece in zip(self.groups, pieces, strict=True):
-                _check_finite(name, piece, start)
-            rows = torch.cat([p.to(torch.float64) for p in pieces], dim=1)
-            if self.labels is not None:
-                hot = torch.nn.functional.one_hot(self.labels[start : start + len(rows)], self.classes)
+        for pieces in lockstep(groups):
+            for name, piece in zip(groups, pieces, strict=True):
+                _check_finite(name, groups[name], piece, start)
+            rows = torch.cat([piece.to(torch.float64) for piece in pieces], dim=1)
+            stop = start + len(rows)
+            if names is None and self.labels is not None and stop <= expected:
+                hot = torch.nn.functional.one_hot(self.labels[start:stop], self.classes)
                 rows = torch.cat([rows, hot.to(torch.float64)], dim=1)
-            yield rows, start
-            start += len(rows)
+            if stop <= expected:
+                yield rows, start
+            start = stop
         if start != expected:
             raise DataError(f"{start} rows of features for {expected} rows of the split.")
 
-    def moments(self, cells: Sequence[int]) -> Moments:
-        """Return the moments of several cells together."""
-        key = ("moments", tuple(cells))
-        if key not in self.kept:
-            self.kept[key] = merged(self.cells[k] for k in cells)
-        return self.kept[key]
+    def moments(
+        self, cells: Sequence[int], columns: Int[Tensor, " chosen"] | None = None, rows: int | None = None
+    ) -> Moments:
+        """Return the moments of several cells together: of all columns, or as `Moments.select` does."""
+        if columns is None:
+            return merged(self.cells[k] for k in cells)
+        return merged(self.cells[k].select(columns, rows) for k in cells)
 
     def support(self, target: Int[Tensor, " targets"]) -> tuple[Bool[Tensor, " targets"], Bool[Tensor, " targets"]]:
         """Return which target features are constant and which are supported (DEFINITIONS 3).
@@ -222,12 +243,11 @@ class Joint:
         Constant: one value on all rows that fit. Supported: at least 20 effective rows among those that fit
         and among those that are scored, and a deviation above 1e-6 of the median over features that vary.
         """
-        fit, score = self.moments(self.split.fit_cells), self.moments(self.split.score_cells)
-        constant = fit.constant[target]
-        deviation = (fit.centred_squares[target] / fit.n).sqrt()
+        fit, score = (self.moments(c, target, rows=0) for c in (self.split.fit_cells, self.split.score_cells))
+        constant, deviation = fit.constant, (fit.centred_squares / fit.n).sqrt()
         varying = deviation[~constant]
-        enough = torch.minimum(fit.effective_rows[target], score.effective_rows[target]) >= SUPPORT_ROWS
-        typical = float(varying.median()) if len(varying) else 0.0
+        enough = torch.minimum(fit.effective_rows, score.effective_rows) >= SUPPORT_ROWS
+        typical = float(varying.quantile(0.5)) if len(varying) else 0.0
         return constant, ~constant & enough & (deviation > SUPPORT_DEVIATION * typical)
 
 
@@ -261,12 +281,12 @@ class Pair:
         return torch.cat(list(concatenate(*(self.joint.groups[n] for n in names)).batches()))
 
 
-def _check_finite(name: str, rows: Tensor, start: int) -> None:
+def _check_finite(name: str, group: Concatenation, rows: Tensor, start: int) -> None:
     if not torch.isfinite(rows.sum(dtype=torch.float64)):
         bad = (~torch.isfinite(rows)).nonzero()
         if len(bad):
             row, column = bad[0].tolist()
             raise DataError(
-                f"{name}: row {start + row}, column {column} is {rows[row, column].item()}; features must be finite "
-                "numbers. Leave such rows out of source and target alike, or look for what diverged."
+                f"{name}: {group.place(start + row)}, column {column} is {rows[row, column].item()}; features must be "
+                "finite numbers. Leave such rows out of source and target alike, or look for what diverged."
             )

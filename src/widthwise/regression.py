@@ -1,6 +1,6 @@
-"""Ridge regression of one group of a joint on others, held out and cross-fitted: every part chooses elsewhere."""
+"""Ridge regression of groups of a joint on others, held out and cross-fitted: every part chooses elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from widthwise.errors import UsageError
 from widthwise.linalg import ridge
-from widthwise.pairs import BLOCKS, Joint
+from widthwise.linalg.moments import Moments
+from widthwise.pairs import Joint
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,14 @@ class Options:
     within_class: bool = False
 
     def __post_init__(self):
-        if not self.penalties or any(not (0 <= p < float("inf")) for p in self.penalties):
-            raise UsageError(f"penalties must be at least one number, 0 or above and finite, not {self.penalties!r}.")
-        if self.interpolate and len(self.penalties) >= 4 and min(self.penalties) == 0:
-            raise UsageError("a penalty of 0 has no logarithm to interpolate; pass interpolate=False.")
+        given, told = self.penalties, ", ".join(f"{p:g}" for p in self.penalties) or "none"
+        if not given or any(not (0 <= p < float("inf")) for p in given):
+            raise UsageError(f"penalties must be one or more finite numbers, each 0 or above; got {told}.")
+        if self.interpolate and len(given) >= 4 and (min(given) == 0 or len(set(given)) < len(given)):
+            raise UsageError(
+                f"a curve through penalties needs each above 0 and none twice; got {told}. Leave those out, or "
+                "pass interpolate=False to take the best of them as they are."
+            )
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,11 @@ class Choice:
         """Return how many targets have an optimum on the grid's edge in some part."""
         return int((torch.stack([o.on_edge for o in self.optima]).any(0) & of).sum())
 
+    def of(self, targets: Int[Tensor, " chosen"]) -> "Choice":
+        """Return the choice of some of the targets."""
+        optima = [ridge.Optimum(o.penalty[targets], o.node[targets], o.on_edge[targets]) for o in self.optima]
+        return Choice(self.error[targets], tuple(optima))
+
 
 class Regression:
     """Groups of a joint regressed on one source, for every part of the split and every penalty.
@@ -62,14 +72,23 @@ class Regression:
         self.joint, self.options, self.size = joint, options, size
         self.source = torch.cat([joint.columns[name] for name in source])
         self.target = torch.cat([joint.columns[name] for name in targets])
-        self.labels = joint.label_columns if options.within_class else None
+        self.sources, self.targets = tuple(source), tuple(targets)
         self.penalties, order = torch.tensor(options.penalties, dtype=torch.float64).sort()
         self.given_order = order.argsort()  # row of the sorted path for each penalty as given
+        # The columns whose moments are read: source, labels, targets.
+        p, labels = len(self.source), torch.arange(0)
+        if options.within_class:
+            assert joint.label_columns is not None, "a within-class regression needs labels"
+            labels = joint.label_columns
+        self._columns = torch.cat([self.source, labels, self.target])
+        self._source, self._labels = torch.arange(p), p + torch.arange(len(labels)) if len(labels) else None
+        self._target = p + len(labels) + torch.arange(len(self.target))
 
     def local(self, names: Sequence[str]) -> Int[Tensor, " targets"]:
-        """Return where the columns of some target groups lie among all targets of the joint."""
-        place = {int(column): k for k, column in enumerate(self.target)}
-        return torch.tensor([place[int(c)] for name in names for c in self.joint.columns[name]])
+        """Return where the columns of some target groups lie among those of all."""
+        sizes = [len(self.joint.columns[name]) for name in self.targets]
+        place = dict(zip(self.targets, torch.arange(sum(sizes)).split(sizes), strict=True))
+        return torch.cat([place[name] for name in names])
 
     @cached_property
     def fits(self) -> tuple[ridge.Ridge, ...]:
@@ -78,32 +97,22 @@ class Regression:
         for part in self.joint.split.parts:
             cells = getattr(part, self.size)
             if cells not in made:
-                moments = self.joint.moments(cells)
+                standardize = self.options.standardize
                 made[cells] = ridge.fit(
-                    moments, self.source, self.target, labels=self.labels, standardize=self.options.standardize
+                    self._moments(cells), self._source, self._target, labels=self._labels, standardize=standardize
                 )
         return tuple(made[getattr(part, self.size)] for part in self.joint.split.parts)
 
     @cached_property
     def squares(self) -> Float[Tensor, " targets"]:
-        """Sums of squares of every target over all scored rows, about their mean or their class's."""
-        moments = self.joint.moments(self.joint.split.score_cells)
-        own = ridge.strata(moments, self.labels)
-        return ridge.squares_about(moments, own, own.means, self.target)
+        """Sums of squares of every target over all scored rows, about their mean or their class's.
 
-    @cached_property
-    def _held_out(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:
-        """Errors relative to `squares`: at every penalty, and at an infinite one."""
-        curves, means = [], []
-        scale = torch.where(self.squares > 0, self.squares, 1.0)
-        for part, fit in zip(self.joint.split.parts, self.fits, strict=True):
-            scored = self.joint.moments(part.score)
-            errors, at_infinity = ridge.held_out_errors(
-                fit, scored, self.source, self.target, self.penalties, self.labels
-            )
-            curves.append(errors / scale)
-            means.append(at_infinity / scale)
-        return torch.stack(curves), torch.stack(means)
+        Exactly 0 for a target that does not vary on those rows, or not within a class.
+        """
+        moments, own = self._scored
+        squares = ridge.squares_about(moments, own, own.means, self._target)
+        varies = ridge.varying(moments, squares, self._target, self._labels)
+        return torch.where(varies, squares, 0.0)
 
     def path(self) -> Float[Tensor, "penalties targets"]:
         """Return every target's pooled error at each penalty, in the order they were given."""
@@ -112,24 +121,9 @@ class Regression:
     def choose(self, targets: Int[Tensor, " chosen"]) -> Choice:
         """Return some targets' errors, each part's at the penalty that is best on the *other* parts.
 
-        A shared penalty (`per_target=False`) is the best for the sum of all the targets' squared errors.
+        A shared penalty (`per_target=False`) is the best for the sum of all these targets' squared errors.
         """
-        curves, means = self._held_out[0][:, :, targets], self._held_out[1][:, targets]
-        grid, interpolate = self.penalties, self.options.interpolate
-        error = torch.zeros(len(targets), dtype=torch.float64)
-        optima = []
-        for k in range(len(curves)):
-            others = [j for j in range(len(curves)) if j != k]
-            curve, at_infinity = curves[others].sum(0), means[others].sum(0)
-            if not self.options.per_target:
-                weight = self.squares[targets]
-                curve, at_infinity = (curve @ weight)[:, None], (at_infinity @ weight)[None]
-            optimum = ridge.best_penalty(curve, at_infinity, grid, interpolate)
-            if not self.options.per_target:
-                optimum = ridge.Optimum(*(x.expand(len(targets)) for x in vars(optimum).values()))
-            error += ridge.error_at(curves[k], means[k], grid, optimum, interpolate)
-            optima.append(optimum)
-        return Choice(error, tuple(optima))
+        return self._each.of(targets) if self.options.per_target else self._choose(targets)
 
     def degrees(self, choice: Choice, of: Bool[Tensor, " targets"]) -> float:
         """Return the effective degrees of freedom, averaged over parts and some of the chosen targets."""
@@ -138,26 +132,101 @@ class Regression:
 
     def block_sums(
         self, targets: Int[Tensor, " chosen"], choice: Choice
-    ) -> tuple[Float[Tensor, "blocks targets"], Float[Tensor, "blocks targets"]]:
+    ) -> tuple[Float[Tensor, "blocks chosen"], Float[Tensor, "blocks chosen"]]:
         """Return sums of squared error, and of squares about the mean, of every block of scored rows.
 
         One prediction pass, at the grid points nearest to the chosen penalties.
         """
-        joint, split, columns = self.joint, self.joint.split, self.target[targets]
-        shift = joint.cells[0].shift
-        assert shift is not None
+        if not self.options.per_target:
+            return self._block_sums(targets, choice)
+        errors, totals = self._each_block
+        return errors[:, targets], totals[:, targets]
+
+    def _moments(self, cells: Sequence[int]) -> Moments:
+        return self.joint.moments(cells, self._columns, rows=len(self._columns) - len(self._target))
+
+    @cached_property
+    def _scored(self) -> tuple[Moments, ridge.Strata]:
+        moments = self._moments(self.joint.split.score_cells)
+        return moments, ridge.strata(moments, self._labels)
+
+    @cached_property
+    def _held_out(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:
+        """Errors relative to `squares`: at every penalty, and at an infinite one."""
+        curves, means = [], []
+        scale = torch.where(self.squares > 0, self.squares, 1.0)
+        for part, fit in zip(self.joint.split.parts, self.fits, strict=True):
+            scored = self._moments(part.score)
+            errors, at_infinity = ridge.held_out_errors(
+                fit, scored, self._source, self._target, self.penalties, self._labels
+            )
+            curves.append(errors / scale)
+            means.append(at_infinity / scale)
+        if self.size != "fit":
+            del self.fits  # Of nested fits only the errors are asked for; their vectors are large.
+        return torch.stack(curves), torch.stack(means)
+
+    @cached_property
+    def _each(self) -> Choice:
+        return self._choose(torch.arange(len(self.target)))
+
+    @cached_property
+    def _each_block(self) -> tuple[Tensor, Tensor]:
+        return self._block_sums(torch.arange(len(self.target)), self._each)
+
+    def _choose(self, targets: Int[Tensor, " chosen"]) -> Choice:
+        curves, means = self._held_out[0][:, :, targets], self._held_out[1][:, targets]
+        grid, interpolate = self.penalties, self.options.interpolate
+        error = torch.zeros(len(targets), dtype=torch.float64)
+        optima = []
+        for k in range(len(curves)):
+            others = [j for j in range(len(curves)) if j != k]
+            curve, at_infinity = curves[others].sum(0), means[others].sum(0)
+            if not self.options.per_target:
+                weight = self.squares[targets] / self.squares[targets].sum().clamp_min(1e-300)
+                curve, at_infinity = (curve @ weight)[:, None], (at_infinity @ weight)[None]
+            optimum = ridge.best_penalty(curve, at_infinity, grid, interpolate)
+            if not self.options.per_target:
+                optimum = ridge.Optimum(*(x.expand(len(targets)) for x in vars(optimum).values()))
+            error += ridge.error_at(curves[k], means[k], grid, optimum, interpolate)
+            optima.append(optimum)
+        return Choice(error, tuple(optima))
+
+    def _block_sums(self, targets: Int[Tensor, " chosen"], choice: Choice) -> tuple[Tensor, Tensor]:
+        split = self.joint.split
         nodes = torch.cat([self.penalties, torch.tensor([torch.inf], dtype=torch.float64)])
         weights = [f.weights(nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
-        centre = joint.moments(split.score_cells).mean[columns]
-        errors = torch.zeros(BLOCKS, len(targets), dtype=torch.float64)
+        part_of = torch.full((split.cells,), -1)
+        for k, part in enumerate(split.parts):
+            part_of[list(part.score)] = k
+        errors = torch.zeros(split.blocks, len(targets), dtype=torch.float64)
         totals = torch.zeros_like(errors)
-        for rows, start in joint.batches():
-            cell, block = (x[start : start + len(rows)] for x in (split.cell, split.block))
-            for part, fit, W in zip(split.parts, self.fits, weights, strict=True):
-                own = torch.isin(cell, torch.tensor(part.score))
-                X, Y = rows[own][:, self.source], rows[own][:, columns]
-                mean = shift + fit.means[0]
-                residual = Y - mean[columns] - (X - mean[self.source]) @ W
-                errors.index_add_(0, block[own], residual.square())
-                totals.index_add_(0, block[own], (Y - centre).square())
+        for X, Y, start in self._shifted_rows(targets):
+            number = torch.arange(start, start + len(X))
+            part = part_of[split.cell[number]]
+            for k, (fit, W) in enumerate(zip(self.fits, weights, strict=True)):
+                own = (part == k).nonzero()[:, 0]
+                x, y, block, stratum = X[own], Y[own], split.block[number[own]], self._stratum(number[own])
+                mx, my = fit.means[:, self._source], fit.means[:, self._target[targets]]
+                residual = y - my[stratum] - (x - mx[stratum]) @ W
+                centre = self._scored[1].means[:, self._target[targets]]
+                errors.index_add_(0, block, residual.square())
+                totals.index_add_(0, block, (y - centre[stratum]).square())
         return errors, totals
+
+    def _shifted_rows(self, targets: Int[Tensor, " chosen"]) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Yield rows of the source and of some targets about the moments' shift, and the first one's number."""
+        shift, wanted = self.joint.cells[0].shift, {*self.sources, *self.targets}
+        assert shift is not None
+        names = [name for name in self.joint.groups if name in wanted]
+        read = torch.cat([self.joint.columns[name] for name in names])
+        source, target = self.source, self.target[targets]
+        for rows, start in self.joint.batches(names):
+            X, Y = (rows[:, torch.searchsorted(read, columns)] for columns in (source, target))
+            yield X - shift[source], Y - shift[target], start
+
+    def _stratum(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " strata"]:
+        """Return the stratum of each row: its class, or the only one there is."""
+        if self._labels is None or self.joint.labels is None:
+            return torch.zeros(1, dtype=torch.long)
+        return self.joint.labels[rows]

@@ -3,6 +3,7 @@
 Everything that a ridge regression, its held-out error, linear CKA or a support mask need of the rows.
 """
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from widthwise.errors import DataError
 
+VECTORS = ("total", "squares", "cubes", "fourths", "low", "high")
 BLOCK = 256  # columns: of the symmetric product only blocks on and right of the diagonal are computed
 
 
@@ -39,6 +41,7 @@ class Moments:
         self.shift = None if shift is None else shift.to(torch.float64)
         self.n = 0
         self.total = torch.zeros(columns, dtype=torch.float64)
+        self.squares = torch.zeros(columns, dtype=torch.float64)
         self.cubes = torch.zeros(columns, dtype=torch.float64)
         self.fourths = torch.zeros(columns, dtype=torch.float64)
         self.low = torch.full((columns,), torch.inf, dtype=torch.float64)
@@ -66,6 +69,7 @@ class Moments:
         self.n += len(rows)
         self.total += centred.sum(0)
         self._add_products(centred)
+        self.squares += squares.sum(0)
         self.cubes += (squares * centred).sum(0)
         self.fourths += squares.square().sum(0)
         self.low = torch.minimum(self.low, rows.amin(0))
@@ -101,17 +105,21 @@ class Moments:
         moved.total = self.total + self.n * d
         cross = torch.outer(d, self.total)
         moved._second = self.second + cross + cross.T + self.n * torch.outer(d, d)
-        moved.cubes, moved.fourths = self._powers_about(d)
+        moved.squares, moved.cubes, moved.fourths = self._powers_about(d)
         return moved
 
-    def select(self, columns: Int[Tensor, " chosen"]) -> "Moments":
-        """Return the moments of some of the columns, in the order given."""
+    def select(self, columns: Int[Tensor, " chosen"], rows: int | None = None) -> "Moments":
+        """Return the moments of some of the columns, in the order given, for reading and merging.
+
+        Args:
+            rows: hold `second` only between the first of them, as many as this, and all.
+        """
         assert self.shift is not None
-        chosen = Moments(len(columns), self.shift[columns])
-        chosen.n = self.n
-        chosen._second = self.second[columns[:, None], columns]
-        for name in ("total", "cubes", "fourths", "low", "high"):
+        chosen = copy.copy(self)
+        chosen.columns, chosen.shift = len(columns), self.shift[columns]
+        for name in VECTORS:
             setattr(chosen, name, getattr(self, name)[columns])
+        chosen._second = self.second[_index(columns[:rows])][:, _index(columns)]
         return chosen
 
     @property
@@ -123,7 +131,7 @@ class Moments:
     @property
     def centred_squares(self) -> Float[Tensor, " columns"]:
         """The sum of squares of every column about its mean; exactly 0 for a constant one."""
-        squares = (self._second.diagonal() - self.total.square() / self.n).clamp_min(0)
+        squares = (self.squares - self.total.square() / self.n).clamp_min(0)
         return torch.where(self.constant, 0.0, squares)
 
     @property
@@ -134,16 +142,15 @@ class Moments:
     @property
     def effective_rows(self) -> Float[Tensor, " columns"]:
         """(sum c^2)^2 / sum c^4 of every centred column: k for an indicator of k rows, n/3 for a Gaussian."""
-        fourth = self._powers_about(-self.total / self.n)[1]
+        fourth = self._powers_about(-self.total / self.n)[2]
         return torch.where(self.constant, 0.0, self.centred_squares.square() / fourth.clamp_min(1e-300))
 
     def _add(self, other: "Moments") -> None:
         self.n += other.n
-        self.total += other.total
         self._second += other._second
         self._mirrored = self._mirrored and other._mirrored
-        self.cubes += other.cubes
-        self.fourths += other.fourths
+        for name in ("total", "squares", "cubes", "fourths"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.low = torch.minimum(self.low, other.low)
         self.high = torch.maximum(self.high, other.high)
 
@@ -153,23 +160,31 @@ class Moments:
             self._second[start : start + BLOCK, start:].addmm_(own.T, centred[:, start:])
         self._mirrored = False
 
-    def _powers_about(
-        self, d: Float[Tensor, " columns"]
-    ) -> tuple[Float[Tensor, " columns"], Float[Tensor, " columns"]]:
-        """Return the sums of (c + d)^3 and (c + d)^4 over the rows' c = z - shift."""
-        n, total, squares = self.n, self.total, self._second.diagonal()
-        cubes = self.cubes + 3 * d * squares + 3 * d**2 * total + n * d**3
-        fourths = self.fourths + 4 * d * self.cubes + 6 * d**2 * squares + 4 * d**3 * total + n * d**4
-        return cubes, fourths
+    def _powers_about(self, d: Float[Tensor, " columns"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums of (c + d)^2, (c + d)^3 and (c + d)^4 over the rows' c = z - shift."""
+        n, total, squares, cubes = self.n, self.total, self.squares, self.cubes
+        return (
+            squares + 2 * d * total + n * d**2,
+            cubes + 3 * d * squares + 3 * d**2 * total + n * d**3,
+            self.fourths + 4 * d * cubes + 6 * d**2 * squares + 4 * d**3 * total + n * d**4,
+        )
 
 
 def merged(parts: Iterable[Moments]) -> Moments:
     """Return the moments of all the rows of `parts` together, added in their order."""
-    parts = list(parts)
-    total = Moments(parts[0].columns, parts[0].shift)
+    parts = iter(parts)
+    total = copy.copy(next(parts))
+    total._second = total._second.clone()
     for part in parts:
         total.merge(part)
     return total
+
+
+def _index(columns: Int[Tensor, " chosen"]) -> slice | Int[Tensor, " chosen"]:
+    """Return the columns as a slice, which copies nothing, where they are consecutive."""
+    if len(columns) and bool((columns.diff() == 1).all()):
+        return slice(int(columns[0]), int(columns[-1]) + 1)
+    return columns
 
 
 def check_finite(rows: Float[Tensor, "rows columns"]) -> None:

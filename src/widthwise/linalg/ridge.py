@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.interpolate import CubicSpline
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 from widthwise.linalg.moments import Moments
@@ -70,8 +70,7 @@ def squares_about(
 ) -> Float[Tensor, " chosen"]:
     """Return the diagonal of `second_about`."""
     M, s = means[:, columns], own.sums[:, columns]
-    squares = moments.second.diagonal()[columns]
-    return (squares + (M * (M * own.counts[:, None] - 2 * s)).sum(0)).clamp_min(0)
+    return (moments.squares[columns] + (M * (M * own.counts[:, None] - 2 * s)).sum(0)).clamp_min(0)
 
 
 def varying(
@@ -96,7 +95,8 @@ def factor(S: Float[Tensor, "columns columns"], rank: int) -> Float[Tensor, "col
     inverse = torch.where(deviation > 0, 1 / deviation, 0.0)
     scaled = S * inverse * inverse[:, None]
     tolerance = 4 * EPSILON
-    lower, pivots, found, _ = lapack.dpstrf(scaled.numpy().T, tol=tolerance, lower=1, overwrite_a=1)
+    (pstrf,) = get_lapack_funcs(("pstrf",), dtype="float64")
+    lower, pivots, found, _ = pstrf(scaled.numpy().T, tol=tolerance, lower=1, overwrite_a=1)
     rank = min(rank, found)
     F = torch.empty(len(S), rank, dtype=torch.float64)
     F[torch.from_numpy(pivots - 1).long()] = torch.from_numpy(lower[:, :rank]).tril()

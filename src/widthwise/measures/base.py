@@ -19,7 +19,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from widthwise.linalg.intervals import wilson
-from widthwise.pairs import BLOCKS, Joint
+from widthwise.pairs import Joint
 
 TRANSFORMATIONS = (
     "source rotation",
@@ -51,7 +51,7 @@ def accuracy_score(correct: Bool[Tensor, " rows"], joint: Joint, **values: Any) 
     block = joint.split.block
     scored = block >= 0
     over = wilson(int(correct[scored].sum()), int(scored.sum()))
-    wrong, rows = (torch.zeros(BLOCKS, 1, dtype=torch.float64) for _ in range(2))
+    wrong, rows = (torch.zeros(joint.split.blocks, 1, dtype=torch.float64) for _ in range(2))
     wrong[:, 0].index_add_(0, block[scored], (~correct[scored]).to(torch.float64))
     rows[:, 0].index_add_(0, block[scored], torch.ones(int(scored.sum()), dtype=torch.float64))
     found = {"low": over.low, "high": over.high, "method": over.method, "rows": int(scored.sum())}

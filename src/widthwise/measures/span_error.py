@@ -22,7 +22,7 @@ from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg import intervals
 from widthwise.linalg.ridge import HALF_DECADES
 from widthwise.measures.base import Score
-from widthwise.pairs import Joint, Pair, held_out, k_fold
+from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair, held_out, k_fold
 from widthwise.regression import Options, Regression
 
 VERSION = 1
@@ -206,14 +206,13 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
     place = regression.local(pair.target)
     constant, supported = joint.support(regression.target[place])
     squares = regression.squares[place]
-    # A feature with one value on all scored rows has nothing to explain there; its sum of squares is rounding.
-    undefined = constant | joint.moments(joint.split.score_cells).constant[regression.target[place]]
+    undefined = constant | (squares == 0)  # 0: it has one value on all scored rows, or within every class
     supported = supported & ~undefined
     choice = regression.choose(place)
     error = torch.where(undefined, torch.nan, choice.error)
     blocks = regression.block_sums(place, choice) if row_blocks else None
     interval = None
-    if blocks is not None and bool(supported.any()):
+    if blocks is not None and bool(supported.any()) and _filled(joint) >= BLOCKS:
         interval = intervals.row_interval(*blocks, supported, generator=seeds.stream(0, "row bootstrap"))
         # The sums are at the grid's penalties, the errors at the spline's: those say where the centre is.
         interval = intervals.shifted(interval, _mean(error[supported]) - interval.value)
@@ -228,17 +227,23 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
         outlying=int((supported & (error > OUTLYING)).sum()),
         constant_features=_numbers(constant),
         unsupported_features=_numbers(~supported & ~constant),
-        rows=joint.moments(joint.split.score_cells).n,
+        rows=int((joint.split.block >= 0).sum()),
         rows_fit=regression.fits[0].n,
         p=len(regression.source),
         p_live=regression.fits[0].p_live,
         df=regression.degrees(choice, supported),
         on_edge=choice.on_edge(supported),
-        extrapolated=_extrapolated(pair, options) if extrapolate else None,
+        extrapolated=_extrapolated(pair, options, supported) if extrapolate else None,
         path=tuple(map(tuple, torch.where(undefined, torch.nan, regression.path()[:, place]).tolist())),
         split=joint.split.name,
         blocks=blocks,
     )
+
+
+def _filled(joint: Joint) -> int:
+    """Return how many row blocks have rows: too few for an interval where rows or groups are few."""
+    block = joint.split.block
+    return len(block[block >= 0].unique())
 
 
 def _regression(pair: Pair, options: Options, size: str = "fit") -> Regression:
@@ -253,7 +258,7 @@ def _regression(pair: Pair, options: Options, size: str = "fit") -> Regression:
     return kept[1][size]
 
 
-def _extrapolated(pair: Pair, options: Options) -> dict[str, float | None]:
+def _extrapolated(pair: Pair, options: Options, supported: Bool[Tensor, " targets"]) -> dict[str, float | None]:
     """Return F(n/4), F(n/2), F(n) of nested fits, all scored on the same rows, and both limits in n.
 
     Richardson: 2 F(n) - F(n/2). Aitken: F(n) - D2^2 / (D1 - D2) with D1 = F(n/4) - F(n/2) and
@@ -263,7 +268,6 @@ def _extrapolated(pair: Pair, options: Options) -> dict[str, float | None]:
     for size in ("quarter", "half", "fit"):
         regression = _regression(pair, options, size)
         place = regression.local(pair.target)
-        supported = pair.joint.support(regression.target[place])[1] & (regression.squares[place] > 0)
         F[size] = _mean(regression.choose(place).error[supported])
     D1, D2 = F["quarter"] - F["half"], F["half"] - F["fit"]
     aitken = F["fit"] - D2**2 / (D1 - D2) if 0 < D2 < D1 else None
@@ -272,7 +276,7 @@ def _extrapolated(pair: Pair, options: Options) -> dict[str, float | None]:
 
 def _summaries(
     error: Float[Tensor, " targets"], supported: Bool[Tensor, " targets"], squares: Float[Tensor, " targets"]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     defined = ~error.isnan()
     return {
         "mean": _mean(error[supported]),
@@ -316,6 +320,9 @@ def _rows(sides: dict[str, Concatenation]) -> int:
     if len(set(lengths.values())) > 1:
         told = " and ".join(f"{name} has {n} rows" for name, n in lengths.items())
         raise DataError(f"{told}; both must be features of the same samples, in the same order.")
+    for name, side in sides.items():
+        if not len(side) or not side.columns:
+            raise DataError(f"{name} has {len(side)} rows and {side.columns} features; there must be some of each.")
     return next(iter(lengths.values()))
 
 
@@ -329,24 +336,33 @@ def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
 
 
 def _given(penalties: Sequence[float] | None) -> tuple[float, ...]:
-    return HALF_DECADES if penalties is None else tuple(float(p) for p in penalties)
+    if penalties is None:
+        return HALF_DECADES
+    try:
+        return tuple(float(penalty) for penalty in penalties)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"penalties must be numbers in a list, such as [1e-6, 1e-3]; not {penalties!r}.") from error
 
 
 def _warn(result: SpanError) -> None:
+    told = []
     if result.df > CROWDED * result.rows_fit:
-        warnings.warn(
+        told.append(
             f"{result.df:.0f} effective degrees of freedom for {result.rows_fit} rows: the error would be lower with "
-            "more rows. Pass extrapolate=True to see how much, or use more rows.",
-            NumericsWarning,
-            stacklevel=3,
+            "more rows. Pass extrapolate=True to see how much, or use more rows."
         )
     if result.on_edge:
-        warnings.warn(
+        told.append(
             f"the best penalty of {result.on_edge} target features is on the grid's edge; pass penalties= with a "
-            "wider grid.",
-            NumericsWarning,
-            stacklevel=3,
+            "wider grid."
         )
+    if math.isnan(result.mean):
+        told.append(
+            f"none of {len(result.per_feature)} target features varies on {SUPPORT_ROWS:.0f} or more of "
+            f"{result.rows} rows, so there is no mean; mean_all is over those that vary at all. Use more rows."
+        )
+    for sentence in told:
+        warnings.warn(sentence, NumericsWarning, stacklevel=3)
 
 
 def _mean(values: Tensor) -> float:
