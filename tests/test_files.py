@@ -166,6 +166,11 @@ def test_a_column_of_text_may_have_a_header(tmp_path, text):
     assert files.column(tmp_path / "groups.csv", "groups", 4).tolist() == ["a", "b", "", "d"]
 
 
+def test_whole_numbers_in_text_are_those_of_an_array(tmp_path):
+    (tmp_path / "groups.txt").write_text("10\n9\n-1\n")
+    assert files.column(tmp_path / "groups.txt", "groups", 3).tolist() == [10, 9, -1]
+
+
 def test_a_column_must_have_one_value_a_row(tmp_path):
     npy(tmp_path / "labels.npy", np.arange(4)[:, None])
     assert files.column(tmp_path / "labels.npy", "labels", 4).tolist() == [0, 1, 2, 3]

@@ -256,7 +256,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     progress.speak_plainly()
     try:
-        app(print_error=False, exit_on_error=False, result_action="return_none")
+        app(sys.argv[1:], print_error=False, exit_on_error=False, result_action="return_none")
         sys.stdout.flush()
     except CycloptsError as error:
         _fail(f"error: {_misused(error)}", UsageError.exit_code)

@@ -32,9 +32,7 @@ def member(family: str, name: str) -> ModuleType:
         return _own(family, name)
     if name not in names(family):
         singular = family.rstrip("s") if family != "studies" else "study"
-        raise UsageError(
-            f'no {singular} "{name}"; there are {", ".join(names(family))}.{nearest(name, names(family))}'
-        )
+        raise UsageError(f'no {singular} "{name}"; there are {", ".join(names(family))}.{nearest(name, names(family))}')
     return importlib.import_module(f"widthwise.{family}.{name}")
 
 

@@ -117,7 +117,7 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
     elif path.suffix.lower() in (".txt", ".csv"):
         lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         lines = [line.strip() for line in lines[: -1 if lines[-1] == "" else None]]
-        values = np.array(lines[1:] if len(lines) == rows + 1 else lines)
+        values = _numbers_if_they_are(np.array(lines[1:] if len(lines) == rows + 1 else lines))
     else:
         raise UsageError(f"{path}: {what} are read from .npy, .txt or .csv files with one column.")
     if values.ndim == 2 and 1 in values.shape:
@@ -125,6 +125,14 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
     if values.shape != (rows,):
         raise DataError(f"{path} holds {what} of shape {values.shape}; there must be one for each of {rows} rows.")
     return values
+
+
+def _numbers_if_they_are(values: np.ndarray) -> np.ndarray:
+    """Return text as integers where all of it is: the same groups as from .npy are in the same order."""
+    try:
+        return values.astype(np.int64)
+    except ValueError:
+        return values
 
 
 def _existing(path: str | Path) -> Path:

@@ -1,5 +1,6 @@
 """Ridge regression of groups of a joint on others, held out and cross-fitted: every part chooses elsewhere."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -116,7 +117,7 @@ class Regression:
 
     def path(self) -> Float[Tensor, "penalties targets"]:
         """Return every target's pooled error at each penalty, in the order they were given."""
-        return self._held_out[0].sum(0)[self.given_order]
+        return self._curves[0].sum(0)[self.given_order]
 
     def choose(self, targets: Int[Tensor, " chosen"]) -> Choice:
         """Return some targets' errors, each part's at the penalty that is best on the *other* parts.
@@ -151,20 +152,26 @@ class Regression:
         return moments, ridge.strata(moments, self._labels)
 
     @cached_property
-    def _held_out(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:
+    def _held_out(self) -> tuple[ridge.HeldOut, ...]:
+        return tuple(
+            ridge.held_out(fit, self._moments(part.score), self._source, self._target, self._labels)
+            for part, fit in zip(self.joint.split.parts, self.fits, strict=True)
+        )
+
+    @cached_property
+    def _curves(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:
         """Errors relative to `squares`: at every penalty, and at an infinite one."""
-        curves, means = [], []
-        scale = torch.where(self.squares > 0, self.squares, 1.0)
-        for part, fit in zip(self.joint.split.parts, self.fits, strict=True):
-            scored = self._moments(part.score)
-            errors, at_infinity = ridge.held_out_errors(
-                fit, scored, self._source, self._target, self.penalties, self._labels
-            )
-            curves.append(errors / scale)
-            means.append(at_infinity / scale)
+        curves = torch.stack([part.errors(self.penalties) for part in self._held_out]) / self._scale
+        means = torch.stack([part.squares for part in self._held_out]) / self._scale
+        if self.options.per_target:
+            del self._held_out  # No more is asked of it, and it is large.
         if self.size != "fit":
-            del self.fits  # Of nested fits only the errors are asked for; their vectors are large.
-        return torch.stack(curves), torch.stack(means)
+            del self.fits  # Of nested fits only the errors are asked for.
+        return curves, means
+
+    @property
+    def _scale(self) -> Float[Tensor, " targets"]:
+        return torch.where(self.squares > 0, self.squares, 1.0)
 
     @cached_property
     def _each(self) -> Choice:
@@ -175,22 +182,36 @@ class Regression:
         return self._block_sums(torch.arange(len(self.target)), self._each)
 
     def _choose(self, targets: Int[Tensor, " chosen"]) -> Choice:
-        curves, means = self._held_out[0][:, :, targets], self._held_out[1][:, targets]
-        grid, interpolate = self.penalties, self.options.interpolate
+        curves, means = self._curves[0][:, :, targets], self._curves[1][:, targets]
+        choose = self._best if self.options.per_target else self._best_shared
         error = torch.zeros(len(targets), dtype=torch.float64)
         optima = []
         for k in range(len(curves)):
             others = [j for j in range(len(curves)) if j != k]
-            curve, at_infinity = curves[others].sum(0), means[others].sum(0)
-            if not self.options.per_target:
-                weight = self.squares[targets] / self.squares[targets].sum().clamp_min(1e-300)
-                curve, at_infinity = (curve @ weight)[:, None], (at_infinity @ weight)[None]
-            optimum = ridge.best_penalty(curve, at_infinity, grid, interpolate)
-            if not self.options.per_target:
-                optimum = ridge.Optimum(*(x.expand(len(targets)) for x in vars(optimum).values()))
-            error += ridge.error_at(curves[k], means[k], grid, optimum, interpolate)
+            optimum = choose(curves[others].sum(0), means[others].sum(0), targets)
+            error += self._error_at(k, optimum, targets)
             optima.append(optimum)
         return Choice(error, tuple(optima))
+
+    def _best(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> ridge.Optimum:
+        return ridge.best_penalty(curve, at_infinity, self.penalties, self.options.interpolate)
+
+    def _best_shared(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> ridge.Optimum:
+        weight = self.squares[targets] / self.squares[targets].sum().clamp_min(1e-300)
+        shared = self._best((curve @ weight)[:, None], (at_infinity @ weight)[None], targets)
+        return ridge.Optimum(*(x.expand(len(targets)) for x in vars(shared).values()))
+
+    def _error_at(self, k: int, optimum: ridge.Optimum, targets: Int[Tensor, " chosen"]) -> Float[Tensor, " chosen"]:
+        """Return the errors of part k at penalties chosen elsewhere: off its curves, or at a shared one itself.
+
+        Splines of single targets' logarithms do not add up; a rotation of the target would move their sum.
+        """
+        curve, at_infinity = self._curves[0][k][:, targets], self._curves[1][k][targets]
+        shared = float(optimum.penalty[0]) if len(targets) else math.inf
+        if self.options.per_target or math.isinf(shared):
+            return ridge.error_at(curve, at_infinity, self.penalties, optimum, self.options.interpolate)
+        at = self._held_out[k].errors(torch.tensor([shared], dtype=torch.float64))[0]
+        return (at / self._scale)[targets]
 
     def _block_sums(self, targets: Int[Tensor, " chosen"], choice: Choice) -> tuple[Tensor, Tensor]:
         split = self.joint.split

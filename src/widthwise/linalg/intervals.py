@@ -45,9 +45,7 @@ class Interval:
             UsageError: if this is not a t interval.
         """
         if self.variance is None or self.df is None:
-            raise UsageError(
-                f"an interval by {self.method} keeps no variance; compute it again with level={level:g}."
-            )
+            raise UsageError(f"an interval by {self.method} keeps no variance; compute it again with level={level:g}.")
         half = _t_quantile(level, self.df) * math.sqrt(self.variance) if self.df > 0 else math.nan
         return dataclasses.replace(self, low=self.value - half, high=self.value + half, level=level)
 
@@ -79,9 +77,7 @@ def jackknife_variance(leave_one_out: Table) -> float:
     theta = _table(leave_one_out, "leave-one-out estimates")
     g = theta.shape[-1]
     if theta.ndim != 1 or g < 2:
-        raise UsageError(
-            f"a jackknife needs one estimate for each of 2 or more units; got shape {tuple(theta.shape)}."
-        )
+        raise UsageError(f"a jackknife needs one estimate for each of 2 or more units; got shape {tuple(theta.shape)}.")
     return float((g - 1) / g * (theta - theta.mean()).square().sum())
 
 
@@ -114,9 +110,7 @@ def combine(value: float, parts: Sequence[tuple[float, float]], *, level: float 
     V = sum V_k and df = V^2 / sum (V_k^2 / df_k): Satterthwaite (1946). Where V = 0, df = sum df_k.
     """
     if not parts or any(not (variance >= 0 and df > 0) for variance, df in parts):
-        raise UsageError(
-            f"parts are (variance >= 0, degrees of freedom > 0), at least one; got {list(parts)}."
-        )
+        raise UsageError(f"parts are (variance >= 0, degrees of freedom > 0), at least one; got {list(parts)}.")
     # Relative to the largest: squares of tiny variances must not underflow.
     total, largest = sum(v for v, _ in parts), max(v for v, _ in parts)
     if largest == 0:
@@ -309,6 +303,4 @@ def _table(values: Table, what: str) -> Tensor:
 def _finite(table: Tensor, what: str) -> None:
     bad = (~table.isfinite()).nonzero()
     if len(bad):
-        raise DataError(
-            f"{what} must be finite; entry {tuple(bad[0].tolist())} is {float(table[tuple(bad[0])])}."
-        )
+        raise DataError(f"{what} must be finite; entry {tuple(bad[0].tolist())} is {float(table[tuple(bad[0])])}.")

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from widthwise.errors import DataError
@@ -49,7 +49,7 @@ class Moments:
         self._second = torch.zeros(columns, columns, dtype=torch.float64)
         self._mirrored = True  # whether what lies below the diagonal is that above it
 
-    def update(self, rows: Float[Tensor, "rows columns"] | Int[Tensor, "rows columns"]) -> None:
+    def update(self, rows: Shaped[Tensor, "rows columns"]) -> None:
         """Add a batch of rows.
 
         Raises:
@@ -76,8 +76,8 @@ class Moments:
         self.high = torch.maximum(self.high, rows.amax(0))
 
     @property
-    def second(self) -> Float[Tensor, "columns columns"]:
-        """The sum of (z - shift)(z - shift)'."""
+    def second(self) -> Float[Tensor, "rows columns"]:
+        """The sum of (z - shift)(z - shift)': of all columns with all, but after `select` with `rows`."""
         if not self._mirrored:
             for start in range(0, self.columns, BLOCK):
                 stop = start + BLOCK

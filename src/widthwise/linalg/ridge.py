@@ -18,6 +18,7 @@ from widthwise.linalg.moments import Moments
 
 HALF_DECADES = tuple(10 ** (k / 2 - 9) for k in range(21))  # 1e-9 .. 10
 FLOOR = 1e-15  # relative errors below this are rounding
+FALLS = 1e-3  # a fall of the error by less than this, relatively and of 1e-3, is none
 EPSILON = 2.0**-52
 PARTIALLED = 1e-13  # a class-centred column with less of its variance than this is rounding
 STANDARD_FLOOR = 1e-3
@@ -187,31 +188,45 @@ def standard_factors(S: Float[Tensor, "source source"]) -> Float[Tensor, " sourc
     return largest / deviation.clamp_min(STANDARD_FLOOR * largest)
 
 
-def held_out_errors(
-    ridge: Ridge,
-    held_out: Moments,
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out moments about the *fit's* means, in the directions of the fit: what the error of any weights needs.
+
+    Of weights w there it is y'y - 2 w'c + |R w|^2. R is triangular, and as exact as if it came from the rows: w
+    may be as large as penalty^-1/2, and w'(R'R)w would lose the digits that |R w|^2 keeps.
+    """
+
+    fit: Ridge
+    factor: Float[Tensor, "rows rank"]  # R
+    cross: Float[Tensor, "rank targets"]  # c
+    squares: Float[Tensor, " targets"]  # y'y: the error at an infinite penalty, of the fit's mean
+
+    def errors(self, penalties: Float[Tensor, " penalties"]) -> Float[Tensor, "penalties targets"]:
+        """Return the sums of squared error of every target at every relative penalty."""
+        errors = []
+        for some in penalties.split(max(AT_ONCE // max(len(self.squares), 1), 1)):
+            w = self.fit.projected[:, None] * self.fit.gains(some)[:, :, None]  # (rank, some, targets)
+            spread = squares_of_product(self.factor, w.flatten(1)).reshape(len(some), -1)
+            errors.append(self.squares - 2 * (w * self.cross[:, None]).sum(0) + spread)
+        return torch.cat(errors).clamp_min(0)
+
+
+def held_out(
+    fit: Ridge,
+    moments: Moments,
     source: Int[Tensor, " source"],
     target: Int[Tensor, " targets"],
-    penalties: Float[Tensor, " penalties"],
     labels: Int[Tensor, " classes"] | None = None,
-) -> tuple[Float[Tensor, "penalties targets"], Float[Tensor, " targets"]]:
-    """Return the sums of squared held-out error of every penalty, and of an infinite one (the fit's mean).
-
-    y'y - 2 w'c + |R w|^2 with c and y'y the held-out moments about the *fit's* means and R'R those of the
-    source, in the directions of the fit. R is triangular, and as exact as if it came from the rows: w may be
-    as large as penalty^-1/2, and w'(R'R)w would lose the digits that |R w|^2 keeps.
-    """
-    own, V = strata(held_out, labels), ridge.vectors
-    F = factor(second_about(held_out, own, ridge.means, source, source), held_out.n)
-    R = torch.linalg.qr(F.T @ V, mode="r").R
-    c = V.T @ second_about(held_out, own, ridge.means, source, target)
-    squares = squares_about(held_out, own, ridge.means, target)
-    errors = []
-    for some in penalties.split(max(AT_ONCE // max(len(target), 1), 1)):
-        w = ridge.projected[:, None] * ridge.gains(some)[:, :, None]  # (rank, some, targets)
-        spread = squares_of_product(R, w.flatten(1)).reshape(len(some), -1)
-        errors.append(squares - 2 * (w * c[:, None]).sum(0) + spread)
-    return torch.cat(errors).clamp_min(0), squares
+) -> HeldOut:
+    """Return what the moments of rows that are not in the fit say of its errors, without predictions."""
+    own, V = strata(moments, labels), fit.vectors
+    F = factor(second_about(moments, own, fit.means, source, source), moments.n)
+    return HeldOut(
+        fit,
+        factor=torch.linalg.qr(F.T @ V, mode="r").R,
+        cross=V.T @ second_about(moments, own, fit.means, source, target),
+        squares=squares_about(moments, own, fit.means, target),
+    )
 
 
 def squares_of_product(R: Float[Tensor, "rows rank"], w: Float[Tensor, "rank chosen"]) -> Float[Tensor, " chosen"]:
@@ -228,7 +243,7 @@ class Optimum:
 
     penalty: Float[Tensor, " targets"]  # relative; infinity where the mean is best
     node: Int[Tensor, " targets"]  # nearest grid point; len(penalties) where the mean is best
-    on_edge: Bool[Tensor, " targets"]  # the optimum is the grid's first or last point
+    on_edge: Bool[Tensor, " targets"]  # a wider grid would move the optimum
 
 
 def best_penalty(
@@ -239,29 +254,40 @@ def best_penalty(
 ) -> Optimum:
     """Return where each target's error curve is lowest: off a spline of log error against log penalty.
 
-    The mean (an infinite penalty) is one more candidate, compared after the spline's minimum. An optimum
-    whose error is rounding is nowhere in particular, and so not on the edge.
+    The mean (an infinite penalty) is one more candidate, compared after the spline's minimum.
 
     Args:
         curve: errors relative to the target's variance; `penalties` in increasing order.
         interpolate: False takes the lowest point of the grid.
     """
-    last = len(penalties) - 1
     if _splined(penalties, interpolate):
         x, lowest = _spline_minimum(_spline(curve, penalties))
-        penalty, best = x.exp(), lowest.exp()
+        penalty, best = x.exp().clamp(penalties[0], penalties[-1]), lowest.exp()
         node = (x[:, None] - penalties.log()).abs().argmin(1)
-        on_edge = (x <= penalties[0].log()) | (x >= penalties[-1].log())
     else:
         best, node = curve.min(0)
         penalty = penalties[node]
-        on_edge = (node == 0) | (node == last) if last else torch.zeros_like(node, dtype=torch.bool)
-    mean_wins = at_infinity < best
+    mean_wins = at_infinity <= best * (1 + 1e-12)  # where the curve is flat, and only rounding differs, too
     return Optimum(
         penalty=torch.where(mean_wins, torch.inf, penalty),
         node=torch.where(mean_wins, len(penalties), node),
-        on_edge=on_edge & ~mean_wins & (best > 2 * FLOOR),
+        on_edge=_on_edge(penalty, curve, penalties) & ~mean_wins,
     )
+
+
+def _on_edge(
+    penalty: Float[Tensor, " targets"],
+    curve: Float[Tensor, "penalties targets"],
+    penalties: Float[Tensor, " penalties"],
+) -> Bool[Tensor, " targets"]:
+    """Return which optima a wider grid would move: those on its edge, but at the lower one only while it falls.
+
+    Towards no penalty a curve is linear in it: where it hardly falls any more, nothing is left to gain.
+    """
+    if len(penalties) == 1:
+        return torch.zeros_like(penalty, dtype=torch.bool)
+    falls = curve[1] - curve[0] > FALLS * curve[0].clamp_min(FALLS)
+    return (penalty >= penalties[-1]) | ((penalty <= penalties[0]) & falls)
 
 
 def error_at(

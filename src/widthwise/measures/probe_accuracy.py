@@ -5,13 +5,23 @@ the networks memorised them. Duzgun, Jelassi and Li (2024), definition 2.5, who 
 augmentation.
 """
 
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from widthwise.linalg.logistic import log_loss, logistic
+from widthwise.columns import reader
+from widthwise.errors import DataError, NumericsWarning, UsageError
+from widthwise.linalg.intervals import wilson
+from widthwise.linalg.logistic import LogisticPath, log_loss, logistic, logits
 from widthwise.measures.base import Score, accuracy_score
-from widthwise.pairs import BLOCKS, Pair
+from widthwise.pairs import Pair, Split, held_out, k_fold
 
 VERSION = 1
 NEEDS = frozenset({"features", "labels"})
@@ -26,6 +36,128 @@ INVARIANT_TO = frozenset(
     }
 )
 DECADES = tuple(10.0**k for k in range(2, -7, -1))  # 100 .. 1e-6
+TIE = 1e-9  # losses this near to each other, relatively, are equal: the fits are not more exact
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class ProbeAccuracy:
+    """How often a linear probe of the features is right on rows that it was not fitted on.
+
+    Attributes:
+        value: share of test rows that are right; the headline. low, high: its 95 % interval over rows.
+        log_loss: mean of -log probability of the label; infinite if a class has test rows and no rows to fit.
+        penalty: the relative one of every choice, and by what they were chosen: "reserve", "halves" (each half
+            of the test rows for the other), "folds" (the other folds), or "given".
+        on_edge: number of choices on the edge of the grid.
+        rows, rows_fit: rows scored, and rows of one fit. p, p_live: features, and those that vary.
+        correct: (rows,) whether each test row is right, in their order.
+    """
+
+    value: float
+    low: float
+    high: float
+    log_loss: float
+    penalty: tuple[float, ...]
+    chosen_by: str
+    on_edge: int
+    rows: int
+    rows_fit: int
+    p: int
+    p_live: int
+    classes: int
+    interval_over: str = "rows"
+    method: str = "Wilson"
+    correct: Bool[Tensor, " rows"] | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        penalty = " and ".join(f"{q:g}" for q in sorted(set(self.penalty)))
+        return (
+            f"a linear probe of {self.p} features is right on {100 * self.value:.1f} % "
+            f"[{100 * self.low:.1f}, {100 * self.high:.1f}] of {self.rows} rows that it was not fitted on; "
+            f"{self.rows_fit} rows to fit, penalty {penalty}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON: NaN and infinity become None."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "correct"}
+        plain["penalty"] = list(self.penalty)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+
+    def to_frame(self):
+        """Return one row a test row as a pandas DataFrame (needs pandas, which Widthwise does not)."""
+        import pandas
+
+        return pandas.DataFrame({"correct": [] if self.correct is None else self.correct.tolist()})
+
+    def _repr_html_(self) -> str:
+        shown = ("value", "low", "high", "log_loss", "rows", "rows_fit", "p", "p_live")
+        cells = "".join(f"<tr><th>{name}</th><td>{getattr(self, name):.4g}</td></tr>" for name in shown)
+        return f"<table><caption>{self}</caption>{cells}</table>"
+
+
+def probe_accuracy(
+    features: Any,
+    labels: Any,
+    *,
+    test_features: Any = None,
+    test_labels: Any = None,
+    reserve_features: Any = None,
+    reserve_labels: Any = None,
+    penalties: Sequence[float] | None = None,
+    classes: int | None = None,
+) -> ProbeAccuracy:
+    """Return how often a linear probe, fitted on the features and labels, is right on test rows.
+
+    Args:
+        features: (rows, p): torch, numpy, a memory map, `concatenate(...)`, or an iterable of batches.
+        labels: (rows,) classes, whole numbers from 0.
+        test_features: (test rows, p) what is scored. Left out, the rows themselves are, in five folds: of
+            features of a network, only rows that it did not train on are fair.
+        test_labels: (test rows,).
+        reserve_features: (reserve rows, p) rows of neither, which choose the penalty. Left out, one half of the
+            test rows chooses for the other.
+        reserve_labels: (reserve rows,).
+        penalties: relative ridge penalties to choose from, or the one to use; 100 to 1e-6 if left out.
+        classes: number of classes; the largest label + 1 if left out.
+
+    Raises:
+        UsageError: for options that cannot be.
+        DataError: for features that are not finite, labels out of range, or rows that do not match.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+        >>> labels = rows[:, 0] + rows[:, 1] > rows[:, 2] * rows[:, 3]
+        >>> probe_accuracy(rows[:200], labels[:200], test_features=rows[200:], test_labels=labels[200:]).value
+        0.815
+    """
+    groups = _groups((features, labels), (reserve_features, reserve_labels), (test_features, test_labels))
+    X, y = (torch.cat([group[k] for group in groups.values()]) for k in (0, 1))
+    classes = int(y.max()) + 1 if classes is None else classes
+    _check_labels({name: group[1] for name, group in groups.items()}, classes)
+    parts, chosen_by = _parts({name: len(group[1]) for name, group in groups.items()})
+    grid = DECADES if penalties is None else tuple(sorted({float(q) for q in penalties}, reverse=True))
+    found = probe(X, y, parts, classes, grid, crossed=chosen_by == "folds")
+    _warn(found, grid)
+    scored = torch.stack([part.score for part in parts]).any(0)
+    correct = (found.logits.argmax(1) == y)[scored]
+    over = wilson(int(correct.sum()), len(correct))
+    return ProbeAccuracy(
+        over.value,
+        over.low,
+        over.high,
+        float(log_loss(found.logits[scored], y[scored])),
+        found.penalties,
+        "given" if len(grid) == 1 else chosen_by,
+        found.on_edge,
+        rows=len(correct),
+        rows_fit=int(parts[0].fit.sum()),
+        p=X.shape[1],
+        p_live=found.live,
+        classes=classes,
+        correct=correct,
+    )
 
 
 def measure(pair: Pair, *, rows: str = "train", penalty: float | None = None) -> Score:
@@ -38,53 +170,229 @@ def measure(pair: Pair, *, rows: str = "train", penalty: float | None = None) ->
             none on one half of the test rows for the other; "unseen": fitted on four folds of unseen rows and
             scored on the fifth, the penalty chosen on the other folds' held-out rows.
         penalty: a relative penalty used as given, instead of a choice.
+
+    Raises:
+        UsageError: if `rows` is neither.
     """
+    if rows not in ("train", "unseen"):
+        raise UsageError(f'a probe is fitted on rows "train" or "unseen", not "{rows}".')
     joint = pair.joint
     assert joint.labels is not None, "a probe needs labels"
     X, cell, block = pair.rows_of(pair.source), joint.split.cell, joint.split.block
-    penalties = DECADES if penalty is None else (penalty,)
-    fits = _train_fits(cell, block) if rows == "train" else _unseen_fits(cell)
-    logits: dict[int, Tensor] = {}
-    for fit, _, _ in fits:  # parts that fit on the same rows share one path
-        if id(fit) not in logits:
-            path = logistic(X[fit], joint.labels[fit], joint.classes, penalties)
-            logits[id(fit)] = torch.stack([path.logits(X, j) for j in range(len(penalties))])
-    losses = [_losses(logits[id(fit)][:, select], joint.labels[select]) for fit, select, _ in fits]
-    correct = torch.zeros(len(X), dtype=torch.bool)
-    chosen = []
-    for k, (fit, _, score) in enumerate(fits):
-        others = losses if rows == "train" else losses[:k] + losses[k + 1 :]
-        loss = losses[k] if rows == "train" else torch.stack(others).sum(0)
-        best = int(loss.argmin())  # of equal losses the first: the larger penalty
-        chosen.append(penalties[best])
-        correct[score] = logits[id(fit)][best, score].argmax(1) == joint.labels[score]
-    middle = float(torch.tensor(chosen, dtype=torch.float64).median())
-    edge = sum(p in (penalties[0], penalties[-1]) for p in chosen) if penalty is None else 0
+    parts = _train_parts(cell, block) if rows == "train" else _unseen_parts(cell)
+    grid = DECADES if penalty is None else (penalty,)
+    found = probe(X, joint.labels, parts, joint.classes, grid, crossed=rows == "unseen")
     return accuracy_score(
-        correct, joint, penalty=middle, on_edge=edge, n_fit=int(fits[0][0].sum()), p=X.shape[1], p_live=X.shape[1]
+        found.logits.argmax(1) == joint.labels,
+        joint,
+        penalty=float(torch.tensor(found.penalties, dtype=torch.float64).median()),
+        on_edge=found.on_edge,
+        n_fit=int(parts[0].fit.sum()),
+        p=X.shape[1],
+        p_live=found.live,
     )
 
 
-Fit = tuple[Bool[Tensor, " rows"], Bool[Tensor, " rows"], Bool[Tensor, " rows"]]
+# The probe ----------------------------------------------------------------------------------------------
 
 
-def _train_fits(cell: Int[Tensor, " rows"], block: Int[Tensor, " rows"]) -> list[Fit]:
-    """Return (fit, select, score): the reserve selects for all test rows, or their halves for each other."""
+@dataclass(frozen=True)
+class Part:
+    """The rows of one fit, those that choose its penalty, and those that it is scored on."""
+
+    fit: Bool[Tensor, " rows"]
+    select: Bool[Tensor, " rows"]
+    score: Bool[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The probe's logits of every scored row (NaN elsewhere), and the penalty chosen in every part."""
+
+    logits: Float[Tensor, "rows classes"]
+    penalties: tuple[float, ...]
+    on_edge: int
+    live: int
+
+
+def probe(
+    X: Float[Tensor, "rows features"],
+    labels: Int[Tensor, " rows"],
+    parts: Sequence[Part],
+    classes: int,
+    penalties: Sequence[float],
+    *,
+    crossed: bool = False,
+) -> Probe:
+    """Return the probe's logits: in every part a fit, at the penalty of least log-loss, ties to the larger.
+
+    Args:
+        X: features of all rows.
+        labels: class of every row.
+        parts: which rows fit, choose and are scored; parts that fit on the same tensor of rows share the fit.
+        classes: number of classes.
+        penalties: relative and decreasing.
+        crossed: choose in every part by the *other* parts' losses on their own chosen rows.
+    """
+    fitted: dict[int, tuple[LogisticPath, dict[int, list[float]]]] = {}
+    for part in parts:
+        if id(part.fit) not in fitted:
+            choosing = {k: other.select for k, other in enumerate(parts) if other.fit is part.fit}
+            fitted[id(part.fit)] = _path(X, labels, part.fit, choosing, classes, penalties)
+    curves = [fitted[id(part.fit)][1][k] for k, part in enumerate(parts)]
+    losses = torch.tensor([curve[: min(map(len, curves))] for curve in curves], dtype=torch.float64)
+    found = torch.full((len(X), classes), math.nan, dtype=torch.float64)
+    chosen = []
+    for k, part in enumerate(parts):
+        loss = losses.sum(0) - losses[k] if crossed else losses[k]
+        best = int((loss <= loss.min() * (1 + TIE)).nonzero()[0])
+        found[part.score] = fitted[id(part.fit)][0].logits(X[part.score], best)
+        chosen.append(best)
+    on_edge = sum(best in (0, len(penalties) - 1) for best in chosen) if len(penalties) > 1 else 0
+    live = min(path.live for path, _ in fitted.values())
+    return Probe(found, tuple(float(penalties[best]) for best in chosen), on_edge, live)
+
+
+def _path(
+    X: Tensor,
+    labels: Tensor,
+    fit: Tensor,
+    choosing: dict[int, Tensor],
+    classes: int,
+    penalties: Sequence[float],
+) -> tuple[LogisticPath, dict[int, list[float]]]:
+    """Return the path of one fit, and its summed log-loss on the rows of every part that chooses by it.
+
+    The path ends once all these losses have turned, as the small penalties are the dear ones. Rows of a class
+    that has none to fit are left out: they cost the same, infinity, at every penalty.
+    """
+    known = torch.isin(labels, labels[fit].unique())
+    held = {k: (X[rows & known], labels[rows & known]) for k, rows in choosing.items()}
+    losses: dict[int, list[float]] = {k: [] for k in held}
+
+    def stop(weights: Tensor, intercept: Tensor) -> bool:
+        for k, (rows, truth) in held.items():
+            losses[k].append(float(log_loss(logits(rows, weights, intercept), truth)) * len(truth))
+        return all(_turned(curve) for curve in losses.values())
+
+    return logistic(X[fit], labels[fit], classes, penalties, stop=stop), losses
+
+
+def _turned(losses: Sequence[float]) -> bool:
+    """Return whether losses along decreasing penalties have risen twice in a row, to 5 % above their least."""
+    return len(losses) > 2 and losses[-3] < losses[-2] < losses[-1] and losses[-1] > 1.05 * min(losses)
+
+
+# Which rows ---------------------------------------------------------------------------------------------
+
+
+def _train_parts(cell: Int[Tensor, " rows"], block: Int[Tensor, " rows"]) -> list[Part]:
+    """Return the reserve selecting for all test rows, or their halves for each other."""
     fit, scored = cell == 0, block >= 0
     reserve = ~fit & ~scored
     if bool(reserve.any()):
-        return [(fit, reserve, scored)]
-    first = scored & (block < BLOCKS // 2)
+        return [Part(fit, reserve, scored)]
+    first = scored & (block <= int(block.max()) // 2)
     second = scored & ~first
-    return [(fit, second, first), (fit, first, second)]
+    return [Part(fit, second, first), Part(fit, first, second)]
 
 
-def _unseen_fits(cell: Int[Tensor, " rows"]) -> list[Fit]:
-    """Return (fit, select, score) of every fold of unseen rows; a fold selects for the others."""
+def _unseen_parts(cell: Int[Tensor, " rows"]) -> list[Part]:
+    """Return every fold of unseen rows, fitted on the others; a fold selects for the others."""
     folds = range(1, int(cell.max()) + 1)
-    return [((cell > 0) & (cell != k), cell == k, cell == k) for k in folds]
+    return [Part((cell > 0) & (cell != k), cell == k, cell == k) for k in folds]
 
 
-def _losses(logits: Float[Tensor, "penalties rows classes"], labels: Int[Tensor, " rows"]) -> Tensor:
-    """Return the summed log-loss of every penalty."""
-    return log_loss(logits, labels) * len(labels)
+def _parts(sizes: dict[str, int]) -> tuple[list[Part], str]:
+    """Return the parts of rows that lie in the order features, reserve, test, and what chooses the penalty."""
+    n = sizes["features"]
+    if "test_features" not in sizes:
+        split = k_fold("unseen", torch.arange(n), FOLDS)
+        return [Part(fit, score, score) for fit, score in _cells(split)], "folds"
+    m = sizes["test_features"]
+    if "reserve_features" in sizes:
+        group = torch.repeat_interleave(torch.arange(3), torch.tensor([n, sizes["reserve_features"], m]))
+        return [Part(group == 0, group == 1, group == 2)], "reserve"
+    (fit, first), (_, second) = _cells(held_out("test", torch.arange(n), torch.arange(n, n + m)))
+    return [Part(fit, second, first), Part(fit, first, second)], "halves"
+
+
+def _cells(split: Split) -> list[tuple[Tensor, Tensor]]:
+    """Return the rows of every part of a split that fit, and those that are scored."""
+
+    def rows(cells: Sequence[int]) -> Tensor:
+        return torch.isin(split.cell, torch.tensor(cells))
+
+    return [(rows(part.fit), rows(part.score)) for part in split.parts]
+
+
+# The door -----------------------------------------------------------------------------------------------
+
+
+def _groups(fit: tuple, reserve: tuple, test: tuple) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the groups of rows that were given, as tensors, checked against each other."""
+    named = {"features": fit, "reserve_features": reserve, "test_features": test}
+    for name, (X, y) in named.items():
+        if (X is None) != (y is None):
+            raise UsageError(f"{name} and {_labels_of(name)} belong together; pass both or neither.")
+    if reserve[0] is not None and test[0] is None:
+        raise UsageError("reserve rows choose the penalty for test rows; pass test_features and test_labels too.")
+    groups = {}
+    for name, (X, y) in named.items():
+        if X is not None:
+            rows = _rows(name, X)
+            groups[name] = (rows, _classes(_labels_of(name), y, len(rows)))
+    columns = {name: X.shape[1] for name, (X, _) in groups.items()}
+    if len(set(columns.values())) > 1:
+        told = ", ".join(f"{name} has {p}" for name, p in columns.items())
+        raise DataError(f"all rows must have the same features; {told}.")
+    return groups
+
+
+def _labels_of(name: str) -> str:
+    return name.replace("features", "labels")
+
+
+def _classes(name: str, labels: Any, n: int) -> Int[Tensor, " rows"]:
+    found = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if found.shape != (n,):
+        raise DataError(f"{name} has shape {found.shape}; there must be one label for each of the {n} rows.")
+    if found.dtype.kind not in "biu":
+        raise DataError(
+            f"{name} must be whole numbers from 0, not {found.dtype}; "
+            "numpy.unique(labels, return_inverse=True)[1] numbers any labels."
+        )
+    return torch.from_numpy(found.astype(np.int64))
+
+
+def _check_labels(groups: dict[str, Tensor], classes: int) -> None:
+    for name, labels in groups.items():
+        wrong = ((labels < 0) | (labels >= classes)).nonzero()
+        if len(wrong):
+            row = int(wrong[0])
+            raise DataError(
+                f"{_labels_of(name)}: label {int(labels[row])} in row {row} is out of range; {classes} classes are "
+                f"numbered 0 to {classes - 1}."
+            )
+
+
+def _rows(name: str, features: Any) -> Float[Tensor, "rows columns"]:
+    rows = torch.cat(list(reader(features).batches()))
+    if not rows.is_floating_point():
+        rows = rows.to(torch.float32)
+    bad = (~rows.isfinite()).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise DataError(f"{name}: row {row}, column {column} is {float(rows[row, column])}; features must be finite.")
+    return rows
+
+
+def _warn(found: Probe, grid: Sequence[float]) -> None:
+    if found.on_edge:
+        warnings.warn(
+            f"the best penalty is on the edge of the grid ({grid[-1]:g} to {grid[0]:g}) in {found.on_edge} of "
+            f"{len(found.penalties)} choices; pass penalties= with a wider grid. Features that say nothing of the "
+            "labels want the largest.",
+            NumericsWarning,
+            stacklevel=3,
+        )

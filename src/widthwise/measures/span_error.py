@@ -7,7 +7,6 @@ definition 2.2; DEFINITIONS 3 for what the paper leaves open.
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -120,7 +119,7 @@ def span_error(
     folds: int = 5,
     groups: Any = None,
     labels: Any = None,
-    penalties: Sequence[float] | None = None,
+    penalties: Any = None,
     interpolate: bool = True,
     per_target: bool = True,
     standardize: bool = False,
@@ -165,6 +164,9 @@ def span_error(
     joint = _joint(source, target, split, source_test, target_test, folds, groups, labels)
     options = Options(_given(penalties), interpolate, per_target, standardize)
     result = _spanned(Pair(joint, ("source",), ("target",)), options, row_blocks=row_interval, extrapolate=extrapolate)
+    if result.constant == len(result.per_feature):
+        n = sum(int((joint.split.cell == k).sum()) for k in joint.split.fit_cells)
+        raise DataError(f"none of the {result.constant} target features varies on the {n} rows that fit.")
     if labels is not None:
         within = _spanned(Pair(joint, ("source",), ("target",)), replace(options, within_class=True), row_blocks=False)
         result = replace(result, within_class=within.mean)
@@ -230,7 +232,7 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
         rows=int((joint.split.block >= 0).sum()),
         rows_fit=regression.fits[0].n,
         p=len(regression.source),
-        p_live=regression.fits[0].p_live,
+        p_live=int((~joint.moments(joint.split.fit_cells, regression.source, rows=0).constant).sum()),
         df=regression.degrees(choice, supported),
         on_edge=choice.on_edge(supported),
         extrapolated=_extrapolated(pair, options, supported) if extrapolate else None,
@@ -335,7 +337,7 @@ def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64))
 
 
-def _given(penalties: Sequence[float] | None) -> tuple[float, ...]:
+def _given(penalties: Any) -> tuple[float, ...]:
     if penalties is None:
         return HALF_DECADES
     try:
