@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import reference_span as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference_span as reference
 from widthwise.columns import Concatenation
 from widthwise.errors import DataError, UsageError
 from widthwise.pairs import Joint, Pair, Split, held_out, k_fold

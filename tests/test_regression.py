@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import reference_span as reference
 import torch
 
+import reference_span as reference
 from widthwise.columns import Concatenation
 from widthwise.linalg import ridge
 from widthwise.pairs import Joint, held_out, k_fold
@@ -88,7 +88,7 @@ def test_what_serves_many_targets_is_what_each_has_alone(seed):
     place = together.local(("y1",))
     assert place.tolist() == [4, 5, 6]
     ours, theirs = together.choose(place), alone.choose(torch.arange(3))
-    assert torch.allclose(ours.error, theirs.error, rtol=1e-12, atol=0)
+    assert torch.allclose(ours.error, theirs.error, rtol=1e-9, atol=0)
     for x, y in zip(together.block_sums(place, ours), alone.block_sums(torch.arange(3), theirs), strict=True):
         assert torch.allclose(x, y, rtol=1e-9, atol=0)
 

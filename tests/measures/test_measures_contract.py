@@ -116,7 +116,8 @@ def test_a_measure_gives_a_finite_score_and_the_same_again(name, seed):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_measure_asked_twice_of_one_pair_answers_the_same(name, seed):
     pair = asked(seed)
-    assert value(name, pair) == value(name, pair) == value(name, replace(pair, among=("t", "a")))
+    assert value(name, pair) == value(name, pair)
+    assert value(name, replace(pair, among=("t", "a"))) == pytest.approx(value(name, pair), rel=1e-12)
 
 
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)

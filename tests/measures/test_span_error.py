@@ -46,7 +46,7 @@ def plain(random, n=200, p=24):
 
 
 def few_rows(random):
-    return plain(random, n=110, p=150)
+    return plain(random, n=90, p=110)
 
 
 def dead_and_twice(random):
@@ -412,22 +412,22 @@ def test_a_loud_feature_of_few_rows_moves_mean_all_and_not_the_mean(random):
 
 
 def test_extrapolations_follow_their_formulas(random):
-    X = random.normal(size=(1200, 40))
-    Y = X @ random.normal(size=(40, 6)) + random.normal(size=(1200, 6)) * 6
-    result = quiet(X, Y, extrapolate=True)
+    X = random.normal(size=(800, 30))
+    Y = X @ random.normal(size=(30, 6)) + random.normal(size=(800, 6)) * 5
+    result = quiet(X, Y, extrapolate=True, **GIVEN)
     F = result.extrapolated
     split = pairs.k_fold("validation", torch.arange(len(X)))
     for size in ("quarter", "half"):
-        truth = reference.truth(X, Y, split, ridge.HALF_DECADES, size=size)
-        assert F[size] == pytest.approx(reference.choose(truth, interpolate=True)[0].mean(), rel=1e-6)
+        truth = reference.truth(X, Y, split, PENALTIES, size=size)
+        assert F[size] == pytest.approx(reference.choose(truth)[0].mean(), rel=1e-9)
     assert F["fit"] == result.mean
     assert F["richardson"] == pytest.approx(2 * F["fit"] - F["half"], rel=1e-12)
     D1, D2 = F["quarter"] - F["half"], F["half"] - F["fit"]
     assert 0 < D2 < D1
     assert F["aitken"] == pytest.approx(F["fit"] - D2**2 / (D1 - D2), rel=1e-12)
-    limit = 36 / (36 + 40)
+    limit = 25 / (25 + 30)
     assert limit < F["fit"] < F["quarter"]
-    assert (F["richardson"], F["aitken"]) == (pytest.approx(limit, abs=0.04), pytest.approx(limit, abs=0.04))
+    assert (F["richardson"], F["aitken"]) == (pytest.approx(limit, abs=0.05),) * 2
 
 
 def test_aitken_is_null_where_the_errors_do_not_fall_ever_more_slowly(random):
@@ -488,7 +488,7 @@ def test_penalties_are_reported_in_the_order_given(random):
 
 def test_few_rows_for_many_features_are_warned_of(random):
     X, Y = few_rows(random)
-    with pytest.warns(NumericsWarning, match="effective degrees of freedom for 88 rows"):
+    with pytest.warns(NumericsWarning, match="effective degrees of freedom for 72 rows"):
         span_error(X, Y, penalties=[1e-6])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -643,8 +643,9 @@ def test_every_form_of_the_same_features_gives_the_same_numbers(random, tmp_path
 
 @pytest.mark.parametrize("kind", [np.float16, np.int8, np.int64, np.uint8, bool])
 def test_features_of_few_bits_are_what_they_are_in_float64(kind, random):
-    X, Y = (np.abs(10 * x).astype(kind) for x in plain(random))
-    assert quiet(X, Y, **GIVEN).path == quiet(X.astype(float), Y.astype(float), **GIVEN).path
+    X, Y = (np.abs(10 * x.clip(0)).astype(kind) for x in plain(random))
+    paths = [quiet(x, y, **GIVEN).path for x, y in ((X, Y), (X.astype(float), Y.astype(float)))]
+    assert np.array_equal(*paths, equal_nan=True)
 
 
 def test_bfloat16_is_read(random):

@@ -119,7 +119,7 @@ class Moments:
         chosen.columns, chosen.shift = len(columns), self.shift[columns]
         for name in VECTORS:
             setattr(chosen, name, getattr(self, name)[columns])
-        chosen._second = self.second[_index(columns[:rows])][:, _index(columns)]
+        chosen._second, chosen._mirrored = self.second[_index(columns[:rows])][:, _index(columns)], True
         return chosen
 
     @property

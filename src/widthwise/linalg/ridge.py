@@ -262,8 +262,8 @@ def best_penalty(
     """
     if _splined(penalties, interpolate):
         x, lowest = _spline_minimum(_spline(curve, penalties))
-        penalty, best = x.exp().clamp(penalties[0], penalties[-1]), lowest.exp()
-        node = (x[:, None] - penalties.log()).abs().argmin(1)
+        best, node = lowest.exp(), (x[:, None] - penalties.log()).abs().argmin(1)
+        penalty = torch.where(x == penalties.log()[node], penalties[node], x.exp())  # a knot: it, not exp(log(it))
     else:
         best, node = curve.min(0)
         penalty = penalties[node]
