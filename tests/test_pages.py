@@ -31,7 +31,7 @@ def test_the_readme_example_prints_what_the_readme_says(capsys):
 
 def test_the_readme_study_file_is_one():
     (text,) = blocks("README.md", "yaml")
-    assert len(load_study(yaml.safe_load(text)).studies) == 2
+    assert len(load_study(yaml.safe_load(text)).studies) == 3
 
 
 def member(function: str) -> dict:

@@ -75,10 +75,10 @@ def compute(
     lacking = [c for c in comparisons if store.get("scores", named[c]) is None]
     if not lacking:
         return
-    joint = _joint(lacking, runs, samples, store)
+    joint = _joint(comparisons, runs, samples, store)
     lacking.sort(key=_fit)
     among: dict[tuple, dict[str, None]] = {}
-    for c in lacking:
+    for c in comparisons:  # all, though some are there: a fit's last digits depend on what is fitted beside it
         among.setdefault(_fit(c), {}).update(dict.fromkeys(_name(net, c.of) for net in c.target))
     for k, c in enumerate(lacking):
         if stopping():
@@ -175,10 +175,10 @@ def _name(net: Net, of: str = "features") -> str:
 
 def _write(store: Store, key: str, c: Comparison, score: Score) -> None:
     def write(folder: Path) -> None:
-        value = score.value if score.value == score.value else None
-        (folder / "score.json").write_text(json.dumps({"value": value, "values": dict(score.values)}, indent=1))
+        value = _kept(score.value) if score.value == score.value else None
+        (folder / "score.json").write_text(json.dumps({"value": value, "values": _kept(dict(score.values))}, indent=1))
         if score.arrays:
-            save_tensors(folder / "arrays.safetensors", score.arrays)
+            save_tensors(folder / "arrays.safetensors", {name: _kept(t) for name, t in score.arrays.items()})
 
     facts = {
         "measure": c.measure,
@@ -190,3 +190,15 @@ def _write(store: Store, key: str, c: Comparison, score: Score) -> None:
         "options": dict(c.options),
     }
     store.make("scores", key, write, facts)
+
+
+def _kept(value: Any) -> Any:
+    """Return numbers to 12 significant digits: what lies beyond is rounding, which depends on memory addresses."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            return value
+        scale = 10.0 ** (11 - value.abs().clamp_min(1e-290).log10().floor())
+        return (value * scale).round() / scale
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    return {k: _kept(v) for k, v in value.items()} if isinstance(value, dict) else value

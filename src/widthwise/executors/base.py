@@ -223,14 +223,14 @@ class _Session:
     def compare(self, comparisons: Sequence[Comparison]) -> dict[Comparison, Score]:
         runs = self.runs(comparisons)
         keys = scoring.keys(comparisons, runs, self.worker.samples, self.store)
-        lacking = [c for c in comparisons if self.store.get("scores", keys[c]) is None]
         shared: dict[tuple, list[Comparison]] = {}
-        for c in lacking:
+        for c in comparisons:
             shared.setdefault((c.together or c.measure, c.split, c.trained), []).append(c)
         self.perform(
             [
                 Compare(tuple(group), tuple((net, runs[net]) for net in {n: 0 for c in group for n in c.networks}))
-                for group in shared.values()
+                for group in shared.values()  # whole, so that what is left after a kill has the same companions
+                if any(self.store.get("scores", keys[c]) is None for c in group)
             ]
         )
         return {c: scoring.read(self.store, keys[c]) for c in comparisons}
