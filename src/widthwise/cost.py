@@ -22,6 +22,9 @@ SIZES = tuple(Fraction(1, k) for k in (1, 2, 4, 8, 16))  # the widths that `size
 PROCESS = 350e6  # bytes of a process that has loaded torch
 CELLS = 16  # matrices of joint moments in memory: one a cell, and one at work
 PENALTIES = 21
+COMPARISON = 0.04  # seconds of one comparison beside its matrix products: splines, bootstrap, writing
+PROBE = 1200  # products with the Hessian that one probe takes
+START = 3.0  # seconds until a stage's processes have loaded what they need
 UNREAD = "unread"  # in the place of the checksum of data that are not decoded: no run in a store has it
 
 
@@ -82,15 +85,17 @@ class Plan:
 
     def _sentences(self) -> str:
         total, trained = (sum(getattr(w, what) for w in self.widths) for what in ("networks", "trained"))
-        there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
+        left = sum(self.seconds.values())
         stages = ", ".join(f"{name} {words.duration(seconds)}" for name, seconds in self.seconds.items())
-        total_time = words.duration(sum(self.seconds.values()))
         on = f"{self.processes} process{'es' if self.processes > 1 else ''} of this machine ({self.device})"
-        return (
-            f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps; "
-            f"{self.comparisons:,} comparisons.\n"
-            f"About {total_time} on {on}: {stages}. An estimate, good to +-50 %.\n"
-            f"About {words.size(self.memory)} of memory at the peak, at most {words.size(self.disk)} of disk."
+        takes = f"About {words.duration(left)} on {on}: {stages}. An estimate, good to +-50 %."
+        there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
+        return "\n".join(
+            [
+                f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps; {self.comparisons:,} comparisons.",
+                takes if left else "Nothing is left to do but the report.",
+                f"About {words.size(self.memory)} of memory at the peak, at most {words.size(self.disk)} of disk.",
+            ]
         )
 
 
@@ -167,9 +172,10 @@ class _Planner:
         checksum = entry.facts["checksum"] if entry else UNREAD
         nets = {net: None for net in [*_nets(self.comparisons, True), *_nets(self.comparisons, False)]}
         self.runs = {net: self.design.run(net, checksum) for net in nets}
-        there = set(store.keys("runs"))
+        self.there = set(store.keys("runs"))
+        self.unscored = max(0.0, 1 - len(store.keys("scores")) / len(self.comparisons))  # a share, about
         trained = set(_nets(self.comparisons, True))
-        self.lacking = [run for net, run in self.runs.items() if net in trained and run.key not in there]
+        self.lacking = [run for net, run in self.runs.items() if net in trained and run.key not in self.there]
         self.begun = {run.key: 0 for run in self.lacking}
         self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
 
@@ -179,12 +185,13 @@ class _Planner:
         by_width: dict[Fraction, float] = {}
         for runs, seconds in zip(fleets, left, strict=True):
             by_width[runs[0].width] = by_width.get(runs[0].width, 0.0) + seconds
-        scores, memory = self.scores() if self.lacking else (0.0, 0.0)
+        scores, memory = self.scores()
         seconds = {
             "training": _makespan(left, self.processes),
             "features": self.features_seconds(fleets) / self.processes,
-            "comparing": scores / self.processes,
+            "comparing": scores * self.unscored / self.processes,
         }
+        seconds = {stage: s + START if s else 0.0 for stage, s in seconds.items()}
         widths = sorted({net.width for net in self.runs}, reverse=True)
         return Plan(
             title=self.study.title,
@@ -202,7 +209,6 @@ class _Planner:
     def width(self, width: Fraction, seconds: float) -> WidthPlan:
         """Return the networks of one width."""
         runs = [run for net, run in self.runs.items() if net.width == width]
-        lacking = {run.key for run in self.lacking}
         member = family.member("networks", self.study.network.kind)
         return WidthPlan(
             width=str(width),
@@ -213,7 +219,7 @@ class _Planner:
             match_features=self.design.matching(width, "features"),
             concatenations=None if width == 1 else self.design.repeats(width),
             networks=len(runs),
-            trained=sum(run.key not in lacking for run in runs),
+            trained=sum(run.key in self.there for run in runs),
             begun=sum(self.begun.get(run.key, 0) > 0 for run in runs),
             flops=3.0 * machine.forward(runs[0]).flops * self.steps * self.batch,
             seconds=seconds,
@@ -260,11 +266,14 @@ class _Planner:
             seconds += 2 * rows * columns**2 / product
             largest = max(largest, 8.0 * CELLS * columns**2 + 4.0 * rows * columns)
             parts = 2 if group[0].split == "test" else 5
-            for (source, _), sizes_of_rows in _fits(group).items():
-                p = sum(self.columns(net) for net in source)
+            for (source, _), shares in _fits(c for c in group if c.target).items():
+                p = min(rows, sum(self.columns(net) for net in source))
                 own = 4 * p**3 + (2 * PENALTIES + 2) * p**2 * targets
-                seconds += parts * sizes_of_rows * (p**3 / eigen + own / product)
-        return seconds, largest
+                seconds += parts * shares * (p**3 / eigen + own / product)
+            for source in (c.source for c in group if c.measure == "probe_accuracy"):
+                p = sum(self.columns(net) for net in source)
+                seconds += PROBE * (4 * rows * p + 2 * p**2) * self.design.classes / product
+        return seconds + COMPARISON * len(self.comparisons), largest
 
     def columns(self, net: Net, of: str = "features") -> int:
         """Return how many columns a network's features or logits have."""

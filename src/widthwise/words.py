@@ -5,10 +5,12 @@ from typing import Any
 
 
 def duration(seconds: float) -> str:
-    """Return a time such as "40 s", "12 min" or "3.5 h"."""
+    """Return a time such as "40 s", "12 min", "3.5 h" or "9 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:,.0f} days"
 
 
 def size(n: float) -> str:
