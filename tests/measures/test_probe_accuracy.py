@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from widthwise import probe_accuracy, seeds
 from widthwise.columns import Concatenation
 from widthwise.errors import DataError, NumericsWarning, UsageError
-from widthwise.linalg.logistic import log_loss
+from widthwise.linalg.logistic import log_loss, logistic
 from widthwise.measures.probe_accuracy import DECADES, Part, measure, probe
 from widthwise.pairs import Joint, Pair, Split
 
@@ -73,7 +73,7 @@ def test_scikit_learn_gets_the_same_digits_right():
 
 
 def test_the_penalty_is_the_one_of_least_loss_on_the_reserve():
-    # Mutants: chosen on the rows that fit, or on those scored; a path that ends at the first rise.
+    # Mutants: chosen on the rows that fit, or on those scored.
     X, labels = digits()
     X = torch.cat([X, 4 * torch.nn.functional.one_hot(labels, 10)], 1)
     X[700:, 64:] = 0  # what the fit's rows alone know, as a network knows those that trained it
@@ -84,6 +84,20 @@ def test_the_penalty_is_the_one_of_least_loss_on_the_reserve():
     found = of_digits(X, labels)
     assert found.penalty == (DECADES[int(np.argmin(losses))],)
     assert (found.chosen_by, found.on_edge) == ("reserve", 0)
+
+
+@pytest.mark.parametrize("draw", range(4, 8))
+def test_a_loss_that_rises_before_it_falls_is_followed_to_its_least(draw):
+    # Columns of large variance lean towards the labels on the fit's rows alone; the small one is right everywhere.
+    # Mutant: a path that ends at 5 % above the least, whatever is left to learn, ends too early in draw 5.
+    X, labels, signs = normal(seeds.stream(draw, "test"), 240, 4), torch.arange(240) % 2, torch.arange(240) % 2 * 2 - 1
+    X[:, :3] *= 8
+    X[:120, :3] += 2 * signs[:120, None]
+    X[:, 3] = 0.5 * X[:, 3] + signs
+    fit = torch.arange(240) < 120
+    path = logistic(X[fit], labels[fit], 2, DECADES)
+    losses = [float(log_loss(path.logits(X[~fit], k), labels[~fit])) for k in range(len(DECADES))]
+    assert probe(X, labels, [Part(fit, ~fit, ~fit)], 2, DECADES).penalties == (DECADES[int(np.argmin(losses))],)
 
 
 def test_each_half_of_the_test_rows_chooses_for_the_other(seed):
@@ -105,14 +119,14 @@ def test_each_half_of_the_test_rows_chooses_for_the_other(seed):
 def test_in_folds_the_other_folds_choose(seed):
     # Mutant: a fold that chooses for itself.
     X, labels, _ = classes_of(seeds.stream(seed, "test"), 60, 10, apart=0.6)
-    fold = torch.arange(60) // 4 % 5
-    parts = [Part(fold != k, fold == k, fold == k) for k in range(5)]
-    grid, losses = DECADES[:6], torch.zeros(5, 6)
+    fold = torch.arange(60) // 4 % 3
+    parts = [Part(fold != k, fold == k, fold == k) for k in range(3)]
+    grid, losses = DECADES[:5], torch.zeros(3, 5)
     for k, part in enumerate(parts):
         for q, penalty in enumerate(grid):
             logits = probe(X, labels, [part], 4, [penalty]).logits
             losses[k, q] = log_loss(logits[part.score], labels[part.score])
-    expected = tuple(grid[int((losses.sum(0) - losses[k]).argmin())] for k in range(5))
+    expected = tuple(grid[int((losses.sum(0) - losses[k]).argmin())] for k in range(3))
     assert probe(X, labels, parts, 4, grid, crossed=True).penalties == expected
 
 
@@ -131,7 +145,7 @@ def test_an_accuracy_does_not_change_with(change):
     Q = torch.linalg.qr(normal(seeds.stream(1, "test"), X.shape[1], X.shape[1]))[0]
     dead = torch.full((len(X), 1), 0.1, dtype=torch.float64)
     changed = {"rotation": X @ Q, "scale": 1e3 * X, "translation": X + 1e3, "dead column": torch.cat([X, dead], 1)}
-    before, after = (of_digits(Z, labels, penalties=[0.1, 0.01, 1e-3]) for Z in (X, changed[change]))
+    before, after = (of_digits(Z, labels, penalties=[0.01, 1e-3, 1e-5]) for Z in (X, changed[change]))
     assert after.log_loss == pytest.approx(before.log_loss, abs=1e-6)
     assert torch.equal(before.correct, after.correct)
 

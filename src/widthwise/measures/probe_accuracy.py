@@ -37,6 +37,7 @@ INVARIANT_TO = frozenset(
 )
 DECADES = tuple(10.0**k for k in range(2, -7, -1))  # 100 .. 1e-6
 TIE = 1e-9  # losses this near to each other, relatively, are equal: the fits are not more exact
+LEARNED = 0.1  # share of the first log-loss on the fit's own rows below which little is left to learn
 FOLDS = 5
 
 
@@ -266,20 +267,27 @@ def _path(
     The path ends once all these losses have turned, as the small penalties are the dear ones. Rows of a class
     that has none to fit are left out: they cost the same, infinity, at every penalty.
     """
-    known = torch.isin(labels, labels[fit].unique())
+    own, fitted = X[fit], labels[fit]
+    known = torch.isin(labels, fitted.unique())
     held = {k: (X[rows & known], labels[rows & known]) for k, rows in choosing.items()}
     losses: dict[int, list[float]] = {k: [] for k in held}
+    of_fit: list[float] = []
 
     def stop(weights: Tensor, intercept: Tensor) -> bool:
+        of_fit.append(float(log_loss(logits(own, weights, intercept), fitted)))
         for k, (rows, truth) in held.items():
             losses[k].append(float(log_loss(logits(rows, weights, intercept), truth)) * len(truth))
-        return all(_turned(curve) for curve in losses.values())
+        return of_fit[-1] < LEARNED * of_fit[0] and all(_turned(curve) for curve in losses.values())
 
-    return logistic(X[fit], labels[fit], classes, penalties, stop=stop), losses
+    return logistic(own, fitted, classes, penalties, stop=stop), losses
 
 
 def _turned(losses: Sequence[float]) -> bool:
-    """Return whether losses along decreasing penalties have risen twice in a row, to 5 % above their least."""
+    """Return whether losses along decreasing penalties have risen twice in a row, to 5 % above their least.
+
+    A rise alone is no end: directions of large variance that say nothing are fitted first, and those of small
+    variance may say much. Where the fit's own rows are learned, there is nothing more to find.
+    """
     return len(losses) > 2 and losses[-3] < losses[-2] < losses[-1] and losses[-1] > 1.05 * min(losses)
 
 
