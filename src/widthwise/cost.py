@@ -92,7 +92,8 @@ class Plan:
         there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
         return "\n".join(
             [
-                f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps; {self.comparisons:,} comparisons.",
+                f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps. "
+                f"{self.comparisons:,} comparisons.",
                 takes if left else "Nothing is left to do but the report.",
                 f"About {words.size(self.memory)} of memory at the peak, at most {words.size(self.disk)} of disk.",
             ]
