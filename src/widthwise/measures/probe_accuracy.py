@@ -23,7 +23,7 @@ from widthwise.linalg.logistic import LogisticPath, log_loss, logistic, logits
 from widthwise.measures.base import Score, accuracy_score
 from widthwise.pairs import Pair, Split, held_out, k_fold
 
-VERSION = 1
+VERSION = 2
 NEEDS = frozenset({"features", "labels"})
 INVARIANT_TO = frozenset(
     {
@@ -36,7 +36,7 @@ INVARIANT_TO = frozenset(
     }
 )
 DECADES = tuple(10.0**k for k in range(2, -7, -1))  # 100 .. 1e-6
-TIE = 1e-9  # losses this near to each other, relatively, are equal: the fits are not more exact
+TIE = 1e-4  # losses this near to the least, relatively, are equal: of them the largest penalty is taken
 LEARNED = 0.1  # share of the first log-loss on the fit's own rows below which little is left to learn
 FOLDS = 5
 
@@ -327,11 +327,8 @@ def _parts(sizes: dict[str, int]) -> tuple[list[Part], str]:
 
 def _cells(split: Split) -> list[tuple[Tensor, Tensor]]:
     """Return the rows of every part of a split that fit, and those that are scored."""
-
-    def rows(cells: Sequence[int]) -> Tensor:
-        return torch.isin(split.cell, torch.tensor(cells))
-
-    return [(rows(part.fit), rows(part.score)) for part in split.parts]
+    cells = [(torch.tensor(part.fit), torch.tensor(part.score)) for part in split.parts]
+    return [(torch.isin(split.cell, fit), torch.isin(split.cell, score)) for fit, score in cells]
 
 
 # The door -----------------------------------------------------------------------------------------------
@@ -377,11 +374,8 @@ def _check_labels(groups: dict[str, Tensor], classes: int) -> None:
     for name, labels in groups.items():
         wrong = ((labels < 0) | (labels >= classes)).nonzero()
         if len(wrong):
-            row = int(wrong[0])
-            raise DataError(
-                f"{_labels_of(name)}: label {int(labels[row])} in row {row} is out of range; {classes} classes are "
-                f"numbered 0 to {classes - 1}."
-            )
+            row, allowed = int(wrong[0]), f"{classes} classes are numbered 0 to {classes - 1}"
+            raise DataError(f"{_labels_of(name)}: label {int(labels[row])} in row {row} is out of range; {allowed}.")
 
 
 def _rows(name: str, features: Any) -> Float[Tensor, "rows columns"]:
@@ -399,8 +393,7 @@ def _warn(found: Probe, grid: Sequence[float]) -> None:
     if found.on_edge:
         warnings.warn(
             f"the best penalty is on the edge of the grid ({grid[-1]:g} to {grid[0]:g}) in {found.on_edge} of "
-            f"{len(found.penalties)} choices; pass penalties= with a wider grid. Features that say nothing of the "
-            "labels want the largest.",
+            f"{len(found.penalties)} choices; pass penalties= with a wider grid, or look at features that say nothing.",
             NumericsWarning,
             stacklevel=3,
         )
