@@ -168,6 +168,37 @@ def test_an_eigendecomposition_instead_would_lose_small_columns(random, monkeypa
     assert abs(theirs - truth) > 100 * abs(ours - truth)
 
 
+# Principal directions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        np.ones(60),
+        np.logspace(0, -6, 60),
+        np.where(np.arange(60) < 50, 1, 1e-5),
+        np.where(np.arange(60) < 5, 1e6, 1),
+        np.r_[np.logspace(0, -2, 55), np.full(5, 1e-2 * 10**-0.5)],  # some right beside the small ones
+    ],
+    ids=["equal", "decaying", "few small", "few large", "at the border"],
+)
+def test_principal_directions_are_those_of_the_singular_values_of_the_rows(sizes, random):
+    X = np.linalg.qr(random.normal(size=(90, 60)))[0] * sizes
+    X = np.hstack([X, X[:, :3], np.zeros((90, 2))])
+    S = torch.from_numpy(X.T @ X)
+    values, vectors = ridge.principal(S, ridge.factor(S, 90))
+    truth = np.linalg.svd(X, compute_uv=False)[:60] ** 2
+    assert np.allclose(np.sort(values)[::-1], truth, rtol=1e-9, atol=0)
+    assert np.allclose(vectors.T @ vectors, np.eye(60), atol=1e-13)
+    rows = X @ vectors.numpy() / np.sqrt(values.numpy())
+    assert np.abs(rows.T @ rows - np.eye(60)).max() < 1e-9
+
+
+def test_principal_directions_of_nothing_are_none():
+    values, vectors = ridge.principal(torch.zeros(4, 4).double(), torch.zeros(4, 0).double())
+    assert (values.shape, vectors.shape) == ((0,), (4, 0))
+
+
 # The optimum ---------------------------------------------------------------------------------------------
 
 GRID = torch.tensor(ridge.HALF_DECADES, dtype=torch.float64)

@@ -1,9 +1,9 @@
 """Multi-target ridge regression over a whole path of penalties, from second moments alone.
 
-The source's second moments are factored once, S = F F' by a pivoted Cholesky and F = U s Q' by a singular
-value decomposition, which serves every penalty and target; the held-out error comes from the held-out
-moments, without predictions. An eigendecomposition of S would be cheaper, but it knows no eigenvalue better
-than to 1e-15 of the largest, and the smallest penalties are not much above that.
+The source's second moments S are factored once, S = F F' by a pivoted Cholesky, and their principal directions
+serve every penalty and target; the held-out error comes from the held-out moments, without predictions. An
+eigendecomposition of S knows no eigenvalue better than to 1e-15 of the largest, and the smallest penalties are not
+much above that: the small ones are taken from F, in which they are squared.
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ HALF_DECADES = tuple(10 ** (k / 2 - 9) for k in range(21))  # 1e-9 .. 10
 FLOOR = 1e-15  # relative errors below this are rounding
 FALLS = 1e-3  # a fall of the error by less than this, relatively and of 1e-3, is none
 EPSILON = 2.0**-52
+SMALL = 1e-5  # an eigenvalue below this, relative to the largest, is taken from the factor
 PARTIALLED = 1e-13  # a class-centred column with less of its variance than this is rounding
 STANDARD_FLOOR = 1e-3
 AT_ONCE = 512  # columns of one matrix product
@@ -104,6 +105,27 @@ def factor(S: Float[Tensor, "columns columns"], rank: int) -> Float[Tensor, "col
     return F * deviation[:, None]
 
 
+def principal(
+    S: Float[Tensor, "columns columns"], F: Float[Tensor, "columns rank"]
+) -> tuple[Float[Tensor, " rank"], Float[Tensor, "columns rank"]]:
+    """Return the eigenvalues of S = F F' that are not zero and their vectors, small ones as exact as large ones.
+
+    Vectors v, V of S and w, W of its small eigenvalues: what F says that eigh left of V'SW is taken out of both
+    (first order is enough, it is 1e-15 of S), and the singular vectors of W'F then are those of the small ones.
+    """
+    values, vectors = torch.linalg.eigh(S)
+    small = int((values < SMALL * values.amax()).sum()) if F.shape[1] else len(S)
+    if 2 * small > len(S):
+        U, deviations, _ = torch.linalg.svd(F, full_matrices=False)
+        return deviations.square(), U
+    v, V, W = values[small:], vectors[:, small:], vectors[:, :small]
+    mixed = V.T @ (F @ (F.T @ W)) / v[:, None]
+    V, W = V + W @ mixed.T, W - V @ mixed
+    U, deviations, _ = torch.linalg.svd(W.T @ F, full_matrices=False)
+    kept = F.shape[1] - len(v)
+    return torch.cat([v, deviations[:kept].square()]), torch.cat([V, W @ U[:, :kept]], 1)
+
+
 @dataclass(frozen=True)
 class Ridge:
     """A fit for every penalty at once, in the principal directions of the source's second moments.
@@ -163,17 +185,17 @@ def fit(
     live = varying(moments, S.diagonal(), source, labels)
     S[~live], S[:, ~live], C[~live] = 0.0, 0.0, 0.0
     factors = standard_factors(S) if standardize else torch.ones(len(source), dtype=torch.float64)
-    F = factor(S, moments.n - int((own.counts > 0).sum())) * factors[:, None]
-    U, deviations, _ = torch.linalg.svd(F, full_matrices=False)
-    squares = F.square().sum(1)
+    S = S * factors * factors[:, None]
+    values, U = principal(S, factor(S, moments.n - int((own.counts > 0).sum())))
+    squares = S.diagonal()
     p_live = int(live.sum())
     return Ridge(
         n=moments.n,
         scale=float(squares.sum()) / max(p_live, 1),
         p_live=p_live,
         means=own.means,
-        values=deviations.square(),
-        noise=EPSILON * len(F) * (squares @ U.square()),
+        values=values,
+        noise=EPSILON * len(S) * (squares @ U.square()),
         vectors=U * factors[:, None],
         projected=U.T @ (C * factors[:, None]),
     )
