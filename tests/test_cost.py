@@ -96,6 +96,11 @@ def test_a_study_of_data_that_are_not_here_can_be_planned(quick, tmp_path):
     assert "Nothing is trained yet" in str(plan)
 
 
+def test_a_study_that_compares_nothing_says_what_it_needs(quick, tmp_path):
+    plan = cost.plan(load_study(STUDY | {"widths": [1], "concatenations": {}, "wide": 1}), Store(tmp_path))
+    assert "compare nothing: they need a width below 1, and two wide networks for a gap" in str(plan)
+
+
 def test_a_plan_prints_as_a_table_and_gives_plain_values(quick, tmp_path):
     plan = cost.plan(load_study(STUDY), Store(tmp_path), jobs=2)
     lines = str(plan).splitlines()

@@ -25,6 +25,7 @@ PENALTIES = 21
 COMPARISON = 0.04  # seconds of one comparison beside its matrix products: splines, bootstrap, writing
 PROBE = 1200  # products with the Hessian that one probe takes
 START = 3.0  # seconds until a stage's processes have loaded what they need
+NOTHING = "The studies of this file compare nothing: they need a width below 1, and two wide networks for a gap."
 UNREAD = "unread"  # in the place of the checksum of data that are not decoded: no run in a store has it
 
 
@@ -89,12 +90,13 @@ class Plan:
         stages = ", ".join(f"{name} {words.duration(seconds)}" for name, seconds in self.seconds.items())
         on = f"{self.processes} process{'es' if self.processes > 1 else ''} of this machine ({self.device})"
         takes = f"About {words.duration(left)} on {on}: {stages}. An estimate, good to +-50 %."
+        done = "Nothing is left to do but the report." if self.comparisons else NOTHING
         there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
         return "\n".join(
             [
                 f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps. "
                 f"{self.comparisons:,} comparisons.",
-                takes if left else "Nothing is left to do but the report.",
+                takes if left else done,
                 f"About {words.size(self.memory)} of memory at the peak, at most {words.size(self.disk)} of disk.",
             ]
         )
@@ -174,7 +176,7 @@ class _Planner:
         nets = {net: None for net in [*_nets(self.comparisons, True), *_nets(self.comparisons, False)]}
         self.runs = {net: self.design.run(net, checksum) for net in nets}
         self.there = set(store.keys("runs"))
-        self.unscored = max(0.0, 1 - len(store.keys("scores")) / len(self.comparisons))  # a share, about
+        self.unscored = max(0.0, 1 - len(store.keys("scores")) / max(1, len(self.comparisons)))  # a share, about
         trained = set(_nets(self.comparisons, True))
         self.lacking = [run for net, run in self.runs.items() if net in trained and run.key not in self.there]
         self.begun = {run.key: 0 for run in self.lacking}
