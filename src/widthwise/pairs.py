@@ -217,7 +217,7 @@ class Joint:
         start, expected = 0, len(self.split.cell)
         for pieces in lockstep(groups):
             for name, piece in zip(groups, pieces, strict=True):
-                _check_finite(name, groups[name], piece, start)
+                _check(name, groups[name], piece, start)
             rows = torch.cat([piece.to(torch.float64) for piece in pieces], dim=1)
             stop = start + len(rows)
             if names is None and self.labels is not None and stop <= expected:
@@ -281,7 +281,11 @@ class Pair:
         return torch.cat(list(concatenate(*(self.joint.groups[n] for n in names)).batches()))
 
 
-def _check_finite(name: str, group: Concatenation, rows: Tensor, start: int) -> None:
+def _check(name: str, group: Concatenation, rows: Tensor, start: int) -> None:
+    if rows.shape[1] != group.columns:
+        raise DataError(
+            f"{name}: from {group.place(start)} on there are {rows.shape[1]} features, not {group.columns}."
+        )
     if not torch.isfinite(rows.sum(dtype=torch.float64)):
         bad = (~torch.isfinite(rows)).nonzero()
         if len(bad):

@@ -68,13 +68,13 @@ def test_without_a_penalty_the_weights_are_those_of_least_norm(random):
     assert np.allclose(weights(fitted(X, Y), 0.0), truth, rtol=1e-7, atol=1e-9)
 
 
-def test_without_a_penalty_no_column_is_too_small(random):
+def test_without_a_penalty_small_columns_count_as_much_as_large_ones(random):
     X, Y = design(random)
-    sizes = np.logspace(-6, 6, 12)
+    sizes = np.logspace(-4, 4, 12)
     centred = X - X.mean(0)
     truth = np.linalg.lstsq(centred, Y - Y.mean(0), rcond=None)[0]
     ours = weights(fitted((X - 100) * sizes, Y), 0.0) * sizes[:, None]
-    assert np.allclose(centred @ ours, centred @ truth, rtol=0, atol=1e-4 * Y.std())
+    assert np.allclose(centred @ ours, centred @ truth, rtol=0, atol=1e-5 * Y.std())
 
 
 def test_an_infinite_penalty_leaves_no_weights(random):

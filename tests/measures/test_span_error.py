@@ -75,7 +75,7 @@ def rare(random):
     indicators = np.zeros((len(X), 8))
     for j in range(8):
         indicators[random.choice(len(X), j + 1, replace=False), j] = 1.0
-    return np.hstack([X, indicators]), np.hstack([Y, Y[:, :1] * indicators[:, -3:]])
+    return np.hstack([X, indicators]), np.hstack([Y, Y[:, :1] * indicators[:, -3:], indicators[:, :1]])
 
 
 AWKWARD = (plain, few_rows, dead_and_twice, scales, means, everything, rare)
@@ -110,8 +110,7 @@ def test_it_equals_the_direct_computation_on_test_rows(awkward, random):
     split = pairs.held_out("test", torch.arange(len(fit)), len(fit) + torch.arange(len(score)))
     rows = np.concatenate([fit, score])
     truth = reference.truth(X[rows], Y[rows], split, PENALTIES)
-    # A feature that the rows to fit never show has no error; a test row's unseen columns have no weight.
-    constant = Y[fit].max(0) == Y[fit].min(0)
+    constant = np.logical_or(*(Y[some].max(0) == Y[some].min(0) for some in (fit, score)))  # these have no error
     result = quiet(X[fit], Y[fit], split="test", source_test=X[score], target_test=Y[score], **GIVEN)
     assert off(result.path, np.where(constant, np.nan, truth.path)) < 1e-6
     assert off(result.per_feature, np.where(constant, np.nan, reference.choose(truth)[0])) < 1e-6
@@ -464,6 +463,7 @@ def test_it_prints_as_a_sentence_with_its_direction(random):
     text = str(quiet(X, np.hstack([Y, np.zeros((500, 1))])))
     assert text.startswith("source spans ")
     assert text.endswith("over rows, 6 of 7 features")
+    assert "<th>variance_weighted</th>" in quiet(X, Y)._repr_html_()
 
 
 def test_to_dict_is_json_and_has_the_documented_keys(random):
@@ -518,6 +518,7 @@ def test_rows_too_few_for_any_supported_feature_are_warned_of(random):
     assert np.isnan(result.mean)
     assert np.isfinite(result.mean_all)
     assert result.to_dict()["mean"] is None
+    assert str(result).startswith("too few rows to say what source spans of target: mean over all ")
 
 
 def test_sources_that_do_not_vary_leave_the_mean(random):
@@ -660,6 +661,12 @@ def test_test_rows_may_come_in_batches_too(random):
     result = quiet(Batches(X[:120]), Y[:120], split="test", **batches, **GIVEN)
     assert np.allclose(result.path, expected.path, rtol=1e-9, atol=0)
     assert result.low == pytest.approx(expected.low, rel=1e-9)
+
+
+def test_batches_of_other_widths_are_refused(random):
+    X, Y = plain(random)
+    with pytest.raises(DataError, match="source: from row 150 on there are 3 features, not 24"):
+        span_error([X[:150], X[150:, :3]], Y)
 
 
 def test_batches_out_of_step_are_refused(random):

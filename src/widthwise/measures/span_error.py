@@ -38,7 +38,8 @@ class SpanError:
     """How badly a source spans a target, feature by feature. Lower is better: 0 is spanned.
 
     Attributes:
-        mean: over supported features; the headline. low, high: its 95 % interval over rows.
+        mean: over supported features; the headline. low, high: its 95 % interval over rows; NaN where there are
+            fewer than 50 rows or groups to score.
         mean_all: over all features that are not constant. variance_weighted: sum of errors / sum of squares.
         per_feature: e_j of every target feature; NaN for a constant. penalty: the relative one chosen for
             each (median over folds; infinity: the mean was best).
@@ -82,6 +83,9 @@ class SpanError:
         interval = f" [{self.low:.3f}, {self.high:.3f}] over rows" if math.isfinite(self.low) else ""
         features = len(self.per_feature)
         supported = features - self.constant - self.unsupported
+        if not supported:
+            told = f"mean over all {self.mean_all:.3f}, 0 of {features} features"
+            return f"too few rows to say what source spans of target: {told}"
         return (
             f"source spans {100 * (1 - self.mean):.1f} % of target: mean {self.mean:.3f}{interval}, "
             f"{supported} of {features} features"
