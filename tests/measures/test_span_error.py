@@ -223,12 +223,12 @@ def test_more_unrelated_features_than_a_regression_bears_do_not_look_like_a_fit(
     assert 0.98 < quiet(X, Y).mean < 1.02
 
 
-def test_it_falls_as_rows_grow(random):
-    X = random.normal(size=(4000, 60))
-    Y = X @ random.normal(size=(60, 8)) + random.normal(size=(4000, 8)) * 8
-    errors = [quiet(X[:n], Y[:n]).mean for n in (250, 500, 1000, 4000)]
+def test_it_falls_as_rows_grow_to_what_it_is_in_the_population(random):
+    X, W = random.normal(size=(3000, 60)), random.normal(size=(60, 30))
+    Y = X @ (W / np.linalg.norm(W, axis=0)) + random.normal(size=(3000, 30))
+    errors = [quiet(X[:n], Y[:n]).mean for n in (200, 600, 3000)]
     assert errors == sorted(errors, reverse=True)
-    assert errors[-1] == pytest.approx(0.5, abs=0.05)
+    assert errors[-1] == pytest.approx(0.5, abs=0.03)
 
 
 def test_direction_is_source_then_target(random):
@@ -269,8 +269,8 @@ def test_it_is_invariant_as_declared(random):
 def test_it_is_not_invariant_where_that_is_denied(random):
     X, Y = related(random)
     mean = quiet(X, Y).mean
-    assert abs(quiet(X * np.where(np.arange(20) < 10, 1, 1e4), Y).mean - mean) > 1e-4  # one network of two
-    assert abs(quiet(X * np.where(np.arange(20) < 1, 1e4, 1), Y).mean - mean) > 1e-5  # one column
+    for scaled in (np.arange(20) < 10, np.arange(20) == 3):  # one network of two, one column
+        assert abs(quiet(X * np.where(scaled, 1e4, 1), Y).mean - mean) > 1e-6
     turned = Y @ rotation(random, 9)
     assert abs(quiet(X, turned).mean - mean) > 1e-3
     assert quiet(X, turned).variance_weighted != pytest.approx(quiet(X, Y).variance_weighted, rel=1e-9)
@@ -411,8 +411,8 @@ def test_a_loud_feature_of_few_rows_moves_mean_all_and_not_the_mean(random):
 
 
 def test_extrapolations_follow_their_formulas(random):
-    X = random.normal(size=(800, 30))
-    Y = X @ random.normal(size=(30, 6)) + random.normal(size=(800, 6)) * 5
+    X, W = random.normal(size=(800, 40)), random.normal(size=(40, 30))
+    Y = X @ (W / np.linalg.norm(W, axis=0)) + random.normal(size=(800, 30))
     result = quiet(X, Y, extrapolate=True, **GIVEN)
     F = result.extrapolated
     split = pairs.k_fold("validation", torch.arange(len(X)))
@@ -424,9 +424,8 @@ def test_extrapolations_follow_their_formulas(random):
     D1, D2 = F["quarter"] - F["half"], F["half"] - F["fit"]
     assert 0 < D2 < D1
     assert F["aitken"] == pytest.approx(F["fit"] - D2**2 / (D1 - D2), rel=1e-12)
-    limit = 25 / (25 + 30)
-    assert limit < F["fit"] < F["quarter"]
-    assert (F["richardson"], F["aitken"]) == (pytest.approx(limit, abs=0.05),) * 2
+    assert F["fit"] > 0.5 + 0.02
+    assert (F["richardson"], F["aitken"]) == (pytest.approx(0.5, abs=0.04),) * 2
 
 
 def test_aitken_is_null_where_the_errors_do_not_fall_ever_more_slowly(random):
