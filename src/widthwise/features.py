@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from widthwise.fleet import build, groups, initial_weights
 from widthwise.layers import stack
 from widthwise.networks import base as networks
 from widthwise.samples import Samples
-from widthwise.store import Entry, Store, save_tensors
+from widthwise.store import Entry, Store
 from widthwise.training import Interrupted
 
 BATCH = 500
@@ -124,10 +123,6 @@ def _store(
                 f"the features of {run.key} are not finite (row {row}, feature {column}): its training diverged. "
                 "Lower training.rate, or leave that seed out."
             )
-        tensors = {"features": own, "logits": outputs, "ids": ids}
-
-        def write(folder: Path, tensors: dict[str, Tensor] = tensors) -> None:
-            save_tensors(folder / "features.safetensors", tensors)
-
         facts = {"run": run.key, "snapshot": snapshot, "part": part, "shape": list(own.shape)}
-        store.make("features", key_of(run, snapshot, part), write, facts)
+        tensors = {"features": own, "logits": outputs, "ids": ids}
+        store.save("features", key_of(run, snapshot, part), tensors, facts)

@@ -7,13 +7,13 @@ jackknife leaves a network out (DEFINITIONS 4).
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from widthwise import seeds, verdicts
 from widthwise.design import Comparison, Design, Matching, Net, Scores, described
-from widthwise.linalg import intervals
+from widthwise.linalg import intervals, limits
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 
@@ -117,15 +117,13 @@ class Gap:
         """Return the gap of both sides' limits in n: "richardson", or "aitken" where that exists."""
         sides = []
         for terms in (self.first, self.second):
-            F = {
-                size: _mean([_limits(scores, term, self.trained)[size] for term in terms])
+            quarter, half, full = (
+                _mean([_limits(scores, term, self.trained)[size] for term in terms])
                 for size in ("quarter", "half", "fit")
-            }
-            D1, D2 = F["quarter"] - F["half"], F["half"] - F["fit"]
-            if statistic == "aitken" and not 0 < D2 < D1:
-                return None
-            sides.append(2 * F["fit"] - F["half"] if statistic == "richardson" else F["fit"] - D2**2 / (D1 - D2))
-        return sides[0] - sides[1]
+            )
+            richardson = limits.richardson(half, full)
+            sides.append(richardson if statistic == "richardson" else limits.aitken(quarter, half, full))
+        return None if None in sides else sides[0] - sides[1]
 
     def over_networks(self, scores: Scores, variant: Variant, level: float = 0.95) -> Interval | None:
         """Return the jackknife interval, or None where a factor's refits were not asked for."""
@@ -189,7 +187,7 @@ def error_rows(gap: Gap, scores: Scores, which: Literal["first", "second"], widt
             yield row(variant, variant.statistic, value=gap.mean(scores, variant, which), **size)
             continue
         over = gap.over_rows(scores, variant, which)
-        yield row(variant, "mean", **_interval(over) | size)
+        yield row(variant, "mean", **interval_fields(over) | size)
         for name in PLAIN:
             yield row(variant, name, value=_mean([f[name] for f in found]), **size)
 
@@ -200,7 +198,7 @@ def mean_row(gap: Gap, scores: Scores, statistic: str) -> Row:
     names = {"source": described(gap.first[0].source), "target": described([gap.first[0].target])}
     over = gap.over_rows(scores, variant, "first")
     where = (variant.split, gap.trained, str(gap.width), gap.matching)
-    return Row(gap.study, "span_error", statistic, *where, **names, **_interval(over))
+    return Row(gap.study, "span_error", statistic, *where, **names, **interval_fields(over))
 
 
 def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
@@ -228,8 +226,8 @@ def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
         over = gap.over_networks(scores, variant)
         if over is not None:
             word = verdict(gap, scores, design) if variant.split == "validation" else None
-            yield row(variant, "mean", **_interval(over), verdict=word)
-        yield row(variant, "mean", **_interval(gap.over_rows(scores, variant, "gap")))
+            yield row(variant, "mean", **interval_fields(over), verdict=word)
+        yield row(variant, "mean", **interval_fields(gap.over_rows(scores, variant, "gap")))
         if variant.split == "validation":
             for limit in ("richardson", "aitken"):
                 yield row(variant, f"extrapolated_{limit}", value=gap.extrapolated(scores, limit))
@@ -273,8 +271,8 @@ def finding(
     for gap, word in zip(gaps, words, strict=True):
         interval = decisive(gap, scores, design)
         elsewhere = ", ".join(f"{s} {gap.value(scores, headline(s)):+.4f}" for s in ("test", "unseen"))
-        limits = [gap.extrapolated(scores, limit) for limit in ("richardson", "aitken")]
-        told = " and ".join(f"{limit:+.4f}" for limit in limits if limit is not None)
+        ends = [gap.extrapolated(scores, limit) for limit in ("richardson", "aitken")]
+        told = " and ".join(f"{limit:+.4f}" for limit in ends if limit is not None)
         decided.append(
             f"width {gap.width}, {described(gap.first[0].source)} -> {described([gap.first[0].target])}: "
             f"{signed(interval)}, margin {margin(gap, scores, design):.4f}, {elsewhere}, "
@@ -328,7 +326,8 @@ def _limits(scores: Scores, term: Term, trained: bool) -> dict[str, float]:
     return scores[term.comparison(headline("validation"), trained)].values["extrapolated"]
 
 
-def _interval(interval: Interval) -> dict:
+def interval_fields(interval: Interval) -> dict[str, Any]:
+    """Return an interval as the fields of a row that hold one."""
     return {
         "value": interval.value,
         "low": interval.low,

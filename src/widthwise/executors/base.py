@@ -272,8 +272,3 @@ class _Session:
             seconds=last.get("seconds", 0.0),
             history=tuple(history),
         )
-
-
-def message(job: Job) -> str:
-    """Return a job in words, for a progress line."""
-    return str(job)

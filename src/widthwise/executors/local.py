@@ -87,10 +87,7 @@ class _Pool:
         futures = [self.pool.submit(_do, k, job) for k, job in enumerate(jobs)]
         try:
             self._watch(futures, board)
-        except KeyboardInterrupt:
-            self.stop.set()
-            raise
-        finally:
+        finally:  # on Ctrl-C too: workers save what they have
             self.stop.set()
             self.pool.shutdown(wait=True, cancel_futures=True)
 

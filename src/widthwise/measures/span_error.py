@@ -18,7 +18,7 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.columns import Concatenation, reader, stacked
 from widthwise.errors import DataError, NumericsWarning, UsageError
-from widthwise.linalg import intervals
+from widthwise.linalg import intervals, limits
 from widthwise.linalg.ridge import HALF_DECADES
 from widthwise.measures.base import Score
 from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair, held_out, k_fold
@@ -275,9 +275,8 @@ def _extrapolated(pair: Pair, options: Options, supported: Bool[Tensor, " target
         regression = _regression(pair, options, size)
         place = regression.local(pair.target)
         F[size] = _mean(regression.choose(place).error[supported])
-    D1, D2 = F["quarter"] - F["half"], F["half"] - F["fit"]
-    aitken = F["fit"] - D2**2 / (D1 - D2) if 0 < D2 < D1 else None
-    return {**F, "richardson": 2 * F["fit"] - F["half"], "aitken": aitken}
+    three = F["quarter"], F["half"], F["fit"]
+    return {**F, "richardson": limits.richardson(*three[1:]), "aitken": limits.aitken(*three)}
 
 
 def _summaries(

@@ -14,7 +14,6 @@ from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, side_by_sid
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
-BATCH_NORM = True
 STAGES = (64, 128, 256, 512)
 
 

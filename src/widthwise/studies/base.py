@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from widthwise import config, family
-from widthwise.design import Comparison, Design, Net, Scores
+from widthwise.design import Comparison, Design, Scores
 from widthwise.results import FeatureErrors, Finding, Row
 
 
@@ -50,12 +50,6 @@ def findings(design: Design, scores: Scores) -> list[Finding]:
 def errors(design: Design, scores: Scores) -> list[FeatureErrors]:
     """Return the per-feature errors that the studies of a file show, in their order."""
     return [e for member, options in _members(design.study) for e in member.errors(design, scores, **options)]
-
-
-def networks_of(design: Design) -> list[Net]:
-    """Return the networks that the studies of a file compare, widest first."""
-    nets = {net for comparison in comparisons(design, {}) for net in comparison.networks}
-    return sorted(nets, key=lambda net: (-net.width, net.seed))
 
 
 def _members(study: config.Study) -> Iterator[tuple[ModuleType, dict[str, Any]]]:

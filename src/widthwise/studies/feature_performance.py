@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from widthwise import seeds, verdicts
 from widthwise.design import Comparison, Design, Net, Scores, described, left_out
-from widthwise.gaps import percent, signed
+from widthwise.gaps import interval_fields, percent, signed
 from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
@@ -172,26 +172,9 @@ def _gap_rows(design: Design, width: Fraction, methods: Sequence[Method], scores
     word = _verdict(_gap(design, width, methods, scores, trained, _level(design)), design)
     over_networks = _gap(design, width, methods, scores, trained, 0.95)
     over_rows = _over_rows([(narrow, best[0], 1.0), (wide, best[1], -1.0)], scores, trained)
+    where = ("test", trained, str(width), "parameters", described(narrow[0]), "1")
     return [
-        Row(
-            STUDY,
-            "performance_gap",
-            "best",
-            "test",
-            trained,
-            str(width),
-            "parameters",
-            described(narrow[0]),
-            "1",
-            None,
-            over.value,
-            over.low,
-            over.high,
-            over.over,
-            over.method,
-            over.df,
-            verdict,
-        )
+        Row(STUDY, "performance_gap", "best", *where, **interval_fields(over), verdict=verdict)
         for over, verdict in ((over_networks, word), (over_rows, None))
     ]
 
@@ -215,10 +198,8 @@ def _side_rows(
         if len(side[0]) == 1 and method is HEADS[1]:
             continue  # one network's mean of probabilities is its own accuracy
         where = ("test", trained, width, matching, described(side[0]))
-        low_high = (over.value, over.low, over.high, over.over, note)
-        table.append(
-            Row(STUDY, "probe_accuracy", name, *where, None, None, *low_high, n=found["rows"], p=found.get("p"))
-        )
+        numbers = interval_fields(over) | {"method": note, "n": found["rows"], "p": found.get("p")}
+        table.append(Row(STUDY, "probe_accuracy", name, *where, **numbers))
     return table
 
 
@@ -226,9 +207,7 @@ def _own_row(nets: Sequence[Net], scores: Scores, trained: bool) -> Row:
     side = [(net,) for net in nets]
     over = _over_rows([(side, HEADS[0], 1.0)], scores, trained)
     where = ("test", trained, str(nets[0].width), None, str(nets[0].width))
-    return Row(
-        STUDY, "probe_accuracy", "own", *where, None, None, over.value, over.low, over.high, over.over, over.method
-    )
+    return Row(STUDY, "probe_accuracy", "own", *where, **interval_fields(over))
 
 
 def _over_rows(parts: Sequence[tuple[Sequence[Source], Method, float]], scores: Scores, trained: bool) -> Interval:
