@@ -169,7 +169,7 @@ def test_joint_moments_are_those_of_the_rows_of_the_cells_together(seed):
         assert np.allclose(ours, centred.T @ centred, rtol=0, atol=1e-10)
         assert np.allclose(moments.mean, own.mean(0), rtol=1e-14, atol=1e-14)
         columns = torch.tensor([6, 0, 4])
-        some = made.moments(part.fit, columns, rows=2)
+        some = made.moments(part.fit, columns, crossed=2)
         assert torch.allclose(some.second, moments.second[columns[:2]][:, columns], rtol=1e-12, atol=1e-10)
 
 

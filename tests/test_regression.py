@@ -6,7 +6,7 @@ import torch
 
 import reference_span as reference
 from widthwise.columns import Concatenation
-from widthwise.linalg import ridge
+from widthwise.linalg import penalty_path
 from widthwise.pairs import Joint, held_out, k_fold
 from widthwise.regression import Options, Regression
 
@@ -131,7 +131,7 @@ def test_nested_fits_are_let_go_once_their_errors_are_known(seed):
 
 
 def test_the_default_grid_is_half_decades():
-    assert Options().penalties == ridge.HALF_DECADES
-    assert len(ridge.HALF_DECADES) == 21
-    assert np.allclose(np.diff(np.log10(ridge.HALF_DECADES)), 0.5)
-    assert (ridge.HALF_DECADES[0], ridge.HALF_DECADES[-1]) == (pytest.approx(1e-9), pytest.approx(10))
+    assert Options().penalties == penalty_path.HALF_DECADES
+    assert len(penalty_path.HALF_DECADES) == 21
+    assert np.allclose(np.diff(np.log10(penalty_path.HALF_DECADES)), 0.5)
+    assert (penalty_path.HALF_DECADES[0], penalty_path.HALF_DECADES[-1]) == (pytest.approx(1e-9), pytest.approx(10))

@@ -189,7 +189,7 @@ def _matrix(batch: Any) -> Tensor:
         raise DataError(f"a batch of features must be a matrix (rows, columns), not of shape {tuple(tensor.shape)}.")
     if tensor.is_complex():
         raise DataError(f"features must be real numbers, not {tensor.dtype}.")
-    return tensor
+    return tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
 
 
 def _from_numpy(batch: Any) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from widthwise import seeds
@@ -70,8 +70,12 @@ class Split:
         return tuple(sorted({cell for part in self.parts for cell in part.score}))
 
 
-def k_fold(name: str, ids: Int[Tensor, " rows"], folds: int = 5, groups: Any = None) -> Split:
-    """Return K folds over rows: a seeded, balanced permutation of their ids, groups never split."""
+def k_fold(name: str, ids: Int[Tensor, " rows"], folds: int = 5, groups: Any = None, *, nested: bool = True) -> Split:
+    """Return K folds over rows: a seeded, balanced permutation of their ids, groups never split.
+
+    Args:
+        nested: cut every fold into its first quarter, second quarter and second half, for fits on fewer rows.
+    """
     place = _permuted(ids, groups)  # (rows,) place of each row's group in the permutation
     units = int(place.max()) + 1 if len(place) else 0
     if isinstance(folds, bool) or not isinstance(folds, int | np.integer) or not 2 <= folds <= units:
@@ -79,29 +83,37 @@ def k_fold(name: str, ids: Int[Tensor, " rows"], folds: int = 5, groups: Any = N
         raise UsageError(f"folds must be a whole number from 2 to the number of {what}, {units}; not {folds!r}.")
     cell, block = torch.empty_like(ids), torch.empty_like(ids)
     fold_of = _fold_of(place, folds)
-    per_fold = -(-BLOCKS // folds)
+    per_fold, cuts = -(-BLOCKS // folds), 3 if nested else 1
     for fold in range(folds):
         rows = (fold_of == fold).nonzero()[:, 0]
         before, size = _before(place[rows]), len(rows)
-        cell[rows] = fold * 3 + _third(before, size)
+        cell[rows] = fold * 3 + _third(before, size) if nested else fold
         block[rows] = fold * per_fold + before * per_fold // size
-    return Split(name, cell, block, tuple(_fold_part(fold, folds) for fold in range(folds)))
+    return Split(name, cell, block, tuple(_fold_part(fold, folds, cuts) for fold in range(folds)))
 
 
-def _fold_part(fold: int, folds: int) -> Part:
+def _fold_part(fold: int, folds: int, cuts: int) -> Part:
     others = [f for f in range(folds) if f != fold]
-    return Part(
-        fit=tuple(3 * f + third for f in others for third in range(3)),
-        score=tuple(3 * fold + third for third in range(3)),
-        quarter=tuple(3 * f for f in others),
-        half=tuple(3 * f + third for f in others for third in range(2)),
-    )
+    fit = tuple(cuts * f + cut for f in others for cut in range(cuts))
+    score = tuple(cuts * fold + cut for cut in range(cuts))
+    if cuts == 1:
+        return Part(fit, score)
+    half = tuple(cuts * f + cut for f in others for cut in range(2))
+    return Part(fit, score, quarter=tuple(cuts * f for f in others), half=half)
 
 
-def held_out(name: str, fit_ids: Int[Tensor, " fit"], score_ids: Int[Tensor, " scored"], groups: Any = None) -> Split:
+def held_out(
+    name: str,
+    fit_ids: Int[Tensor, " fit"],
+    score_ids: Int[Tensor, " scored"],
+    groups: Any = None,
+    *,
+    nested: bool = True,
+) -> Split:
     """Return one fit on all of the first rows, scored on two halves of the others, each choosing for the other.
 
-    The rows are the first ones followed by the others; `groups` are those of the scored rows.
+    The rows are the first ones followed by the others; `groups` are those of the scored rows; `nested` is as in
+    `k_fold`, of the rows that fit.
     """
     place = _permuted(score_ids, groups)
     if len(place.unique()) < 2:
@@ -112,8 +124,12 @@ def held_out(name: str, fit_ids: Int[Tensor, " fit"], score_ids: Int[Tensor, " s
     for k in range(2):
         rows = (half == k).nonzero()[:, 0]
         block[rows] = k * (BLOCKS // 2) + _before(place[rows]) * (BLOCKS // 2) // len(rows)
-    cell = torch.cat([_third(_before(_permuted(fit_ids, None)), len(fit_ids)), 3 + half])
-    parts = tuple(Part(fit=(0, 1, 2), score=(3 + k,), quarter=(0,), half=(0, 1)) for k in range(2))
+    if nested:
+        cell = torch.cat([_third(_before(_permuted(fit_ids, None)), len(fit_ids)), 3 + half])
+        parts = tuple(Part(fit=(0, 1, 2), score=(3 + k,), quarter=(0,), half=(0, 1)) for k in range(2))
+    else:
+        cell = torch.cat([torch.zeros_like(fit_ids), 1 + half])
+        parts = tuple(Part(fit=(0,), score=(1 + k,)) for k in range(2))
     return Split(name, cell, torch.cat([torch.full_like(fit_ids, -1), block]), parts)
 
 
@@ -158,6 +174,10 @@ class Joint:
     Args:
         groups: features by name.
         labels: (rows,) class of every row, or None.
+        sources: names of the groups that will be sources; products are taken of their columns and the labels' with
+            all, and n_eff is known of the other groups only. Left out, all groups are sources and targets.
+        precision: of the moments, see `Moments`.
+        device: where the moments are made and the regressions are solved.
 
     `kept` is for what is computed once and shared by all pairs of the joint.
     """
@@ -165,6 +185,9 @@ class Joint:
     groups: dict[str, Concatenation]
     split: Split
     labels: Int[Tensor, " rows"] | None = None
+    sources: tuple[str, ...] | None = None
+    precision: str = "float64"
+    device: str = "cpu"
     kept: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -172,10 +195,20 @@ class Joint:
             raise DataError(f"there are {len(self.labels)} labels for {len(self.split.cell)} rows; give one a row.")
 
     @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The groups in the order of their columns: sources, then (behind the labels) what is only a target."""
+        first = self.groups if self.sources is None else [n for n in self.groups if n in self.sources]
+        return (*first, *(name for name in self.groups if name not in first))
+
+    @cached_property
     def columns(self) -> dict[str, Int[Tensor, " columns"]]:
         """The columns of each group among all."""
-        edges = np.cumsum([0, *(group.columns for group in self.groups.values())])
-        return {name: torch.arange(edges[k], edges[k + 1]) for k, name in enumerate(self.groups)}
+        found, start = {}, 0
+        for name in self.order:
+            start += self.classes * (name == self._first_target)
+            found[name] = torch.arange(start, start + self.groups[name].columns)
+            start = int(found[name][-1]) + 1
+        return found
 
     @cached_property
     def classes(self) -> int:
@@ -184,11 +217,8 @@ class Joint:
 
     @cached_property
     def label_columns(self) -> Int[Tensor, " classes"] | None:
-        """The columns of the one-hot labels: behind all groups."""
-        if self.labels is None:
-            return None
-        width = sum(len(columns) for columns in self.columns.values())
-        return torch.arange(width, width + self.classes)
+        """The columns of the one-hot labels: behind the sources."""
+        return None if self.labels is None else self._source_width + torch.arange(self.classes)
 
     @cached_property
     def cells(self) -> list[Moments]:
@@ -196,46 +226,46 @@ class Joint:
         sums: list[Moments] = []
         for rows, start in self.batches():
             if not sums:
-                shift = rows.mean(0)
-                if self.label_columns is not None:
-                    shift[self.label_columns] = 0.0  # Classes' sums are read off as they are.
-                sums = [Moments(rows.shape[1], shift) for _ in range(self.split.cells)]
+                sums = self._empty(rows.mean(0, dtype=torch.float64))
             cell = self.split.cell[start : start + len(rows)]
-            for k in cell.unique().tolist():
-                sums[k].update(rows[cell == k])
-        if not all(bool(moments.fourths.isfinite().all()) for moments in sums):
+            rows = rows[cell.argsort(stable=True)]
+            counts = cell.bincount(minlength=self.split.cells).tolist()
+            for moments, some in zip(sums, rows.split(counts), strict=True):
+                moments.update(some)
+        if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
             raise DataError("features are too large to square; divide them by a constant, such as their largest.")
         return sums
 
-    def batches(self, names: Sequence[str] | None = None) -> Iterator[tuple[Float[Tensor, "batch columns"], int]]:
-        """Yield (rows of some groups, number of the first row); of all groups, then the one-hot labels.
+    def batches(self, names: Sequence[str] | None = None) -> Iterator[tuple[Shaped[Tensor, "batch columns"], int]]:
+        """Yield (rows of some groups, number of the first row), in the type they have.
+
+        Without names: of all groups, with the one-hot labels, in the order of the joint's columns.
 
         Raises:
             DataError: at a value that is not finite, or if there are not as many rows as in the split.
         """
-        groups = {name: self.groups[name] for name in names or self.groups}
+        groups = {name: self.groups[name] for name in names or self.order}
         start, expected = 0, len(self.split.cell)
         for pieces in lockstep(groups):
             for name, piece in zip(groups, pieces, strict=True):
                 _check(name, groups[name], piece, start)
-            rows = torch.cat([piece.to(torch.float64) for piece in pieces], dim=1)
-            stop = start + len(rows)
-            if names is None and self.labels is not None and stop <= expected:
-                hot = torch.nn.functional.one_hot(self.labels[start:stop], self.classes)
-                rows = torch.cat([rows, hot.to(torch.float64)], dim=1)
+            stop = start + len(pieces[0])
             if stop <= expected:
-                yield rows, start
+                if names is None and self.labels is not None:
+                    hot = torch.nn.functional.one_hot(self.labels[start:stop], self.classes)
+                    pieces.insert(self._sources, hot.to(torch.float32))
+                yield pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), start
             start = stop
         if start != expected:
             raise DataError(f"{start} rows of features for {expected} rows of the split.")
 
     def moments(
-        self, cells: Sequence[int], columns: Int[Tensor, " chosen"] | None = None, rows: int | None = None
+        self, cells: Sequence[int], columns: Int[Tensor, " chosen"] | None = None, crossed: int | None = None
     ) -> Moments:
         """Return the moments of several cells together: of all columns, or as `Moments.select` does."""
         if columns is None:
             return merged(self.cells[k] for k in cells)
-        return merged(self.cells[k].select(columns, rows) for k in cells)
+        return merged(self.cells[k].select(columns, crossed) for k in cells)
 
     def support(self, target: Int[Tensor, " targets"]) -> tuple[Bool[Tensor, " targets"], Bool[Tensor, " targets"]]:
         """Return which target features are constant and which are supported (DEFINITIONS 3).
@@ -243,12 +273,34 @@ class Joint:
         Constant: one value on all rows that fit. Supported: at least 20 effective rows among those that fit
         and among those that are scored, and a deviation above 1e-6 of the median over features that vary.
         """
-        fit, score = (self.moments(c, target, rows=0) for c in (self.split.fit_cells, self.split.score_cells))
+        fit, score = (self.moments(c, target, crossed=0) for c in (self.split.fit_cells, self.split.score_cells))
         constant, deviation = fit.constant, (fit.centred_squares / fit.n).sqrt()
         varying = deviation[~constant]
         enough = torch.minimum(fit.effective_rows, score.effective_rows) >= SUPPORT_ROWS
         typical = float(varying.quantile(0.5)) if len(varying) else 0.0
         return constant, ~constant & enough & (deviation > SUPPORT_DEVIATION * typical)
+
+    @property
+    def _sources(self) -> int:
+        return len(self.groups if self.sources is None else self.sources)
+
+    @property
+    def _source_width(self) -> int:
+        return sum(self.groups[name].columns for name in self.order[: self._sources])
+
+    @property
+    def _first_target(self) -> str | None:
+        """The first group that is only a target: the labels' columns lie before it."""
+        return self.order[self._sources] if self._sources < len(self.order) else None
+
+    def _empty(self, shift: Float[Tensor, " columns"]) -> list[Moments]:
+        """Return moments without rows, for every cell."""
+        if self.label_columns is not None:
+            shift[self.label_columns] = 0.0  # Classes' sums are read off as they are.
+        crossed = self._source_width + self.classes
+        powered = 0 if self.sources is None else crossed
+        kind = {"crossed": crossed, "powered": powered, "precision": self.precision, "device": self.device}
+        return [Moments(len(shift), shift, **kind) for _ in range(self.split.cells)]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import UsageError
-from widthwise.linalg import ridge
+from widthwise.linalg import penalty_path, ridge
+from widthwise.linalg import strata as centring
 from widthwise.linalg.moments import Moments
 from widthwise.pairs import Joint
 
@@ -19,7 +20,7 @@ from widthwise.pairs import Joint
 class Options:
     """How a regression is done; see `measures.span_error.span_error`."""
 
-    penalties: tuple[float, ...] = ridge.HALF_DECADES
+    penalties: tuple[float, ...] = penalty_path.HALF_DECADES
     interpolate: bool = True
     per_target: bool = True
     standardize: bool = False
@@ -41,7 +42,7 @@ class Choice:
     """The held-out error of every target at penalties chosen on the other parts, and those penalties."""
 
     error: Float[Tensor, " targets"]
-    optima: tuple[ridge.Optimum, ...]
+    optima: tuple[penalty_path.Optimum, ...]
 
     @property
     def penalty(self) -> Float[Tensor, " targets"]:
@@ -54,7 +55,7 @@ class Choice:
 
     def of(self, targets: Int[Tensor, " chosen"]) -> "Choice":
         """Return the choice of some of the targets."""
-        optima = [ridge.Optimum(o.penalty[targets], o.node[targets], o.on_edge[targets]) for o in self.optima]
+        optima = [penalty_path.Optimum(o.penalty[targets], o.node[targets], o.on_edge[targets]) for o in self.optima]
         return Choice(self.error[targets], tuple(optima))
 
 
@@ -98,9 +99,9 @@ class Regression:
         for part in self.joint.split.parts:
             cells = getattr(part, self.size)
             if cells not in made:
-                standardize = self.options.standardize
+                options = {"standardize": self.options.standardize, "smallest": float(self.penalties[0])}
                 made[cells] = ridge.fit(
-                    self._moments(cells), self._source, self._target, labels=self._labels, standardize=standardize
+                    self._moments(cells), self._source, self._target, labels=self._labels, **options
                 )
         return tuple(made[getattr(part, self.size)] for part in self.joint.split.parts)
 
@@ -111,8 +112,8 @@ class Regression:
         Exactly 0 for a target that does not vary on those rows, or not within a class.
         """
         moments, own = self._scored
-        squares = ridge.squares_about(moments, own, own.means, self._target)
-        varies = ridge.varying(moments, squares, self._target, self._labels)
+        squares = centring.squares_about(moments, own, own.means, self._target)
+        varies = centring.varying(moments, squares, self._target, self._labels)
         return torch.where(varies, squares, 0.0)
 
     def path(self) -> Float[Tensor, "penalties targets"]:
@@ -144,12 +145,12 @@ class Regression:
         return errors[:, targets], totals[:, targets]
 
     def _moments(self, cells: Sequence[int]) -> Moments:
-        return self.joint.moments(cells, self._columns, rows=len(self._columns) - len(self._target))
+        return self.joint.moments(cells, self._columns, crossed=len(self._columns) - len(self._target))
 
     @cached_property
-    def _scored(self) -> tuple[Moments, ridge.Strata]:
+    def _scored(self) -> tuple[Moments, centring.Strata]:
         moments = self._moments(self.joint.split.score_cells)
-        return moments, ridge.strata(moments, self._labels)
+        return moments, centring.strata(moments, self._labels)
 
     @cached_property
     def _held_out(self) -> tuple[ridge.HeldOut, ...]:
@@ -193,15 +194,17 @@ class Regression:
             optima.append(optimum)
         return Choice(error, tuple(optima))
 
-    def _best(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> ridge.Optimum:
-        return ridge.best_penalty(curve, at_infinity, self.penalties, self.options.interpolate)
+    def _best(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> penalty_path.Optimum:
+        return penalty_path.best_penalty(curve, at_infinity, self.penalties, self.options.interpolate)
 
-    def _best_shared(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> ridge.Optimum:
+    def _best_shared(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> penalty_path.Optimum:
         weight = self.squares[targets] / self.squares[targets].sum().clamp_min(1e-300)
         shared = self._best((curve @ weight)[:, None], (at_infinity @ weight)[None], targets)
-        return ridge.Optimum(*(x.expand(len(targets)) for x in vars(shared).values()))
+        return penalty_path.Optimum(*(x.expand(len(targets)) for x in vars(shared).values()))
 
-    def _error_at(self, k: int, optimum: ridge.Optimum, targets: Int[Tensor, " chosen"]) -> Float[Tensor, " chosen"]:
+    def _error_at(
+        self, k: int, optimum: penalty_path.Optimum, targets: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, " chosen"]:
         """Return the errors of part k at penalties chosen elsewhere: off its curves, or at a shared one itself.
 
         Splines of single targets' logarithms do not add up; a rotation of the target would move their sum.
@@ -209,7 +212,7 @@ class Regression:
         curve, at_infinity = self._curves[0][k][:, targets], self._curves[1][k][targets]
         shared = float(optimum.penalty[0]) if len(targets) else math.inf
         if self.options.per_target or math.isinf(shared):
-            return ridge.error_at(curve, at_infinity, self.penalties, optimum, self.options.interpolate)
+            return penalty_path.error_at(curve, at_infinity, self.penalties, optimum, self.options.interpolate)
         at = self._held_out[k].errors(torch.tensor([shared], dtype=torch.float64))[0]
         return (at / self._scale)[targets]
 
@@ -217,34 +220,44 @@ class Regression:
         split = self.joint.split
         nodes = torch.cat([self.penalties, torch.tensor([torch.inf], dtype=torch.float64)])
         weights = [f.weights(nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
+        # What the weights make of the fit's means is known beforehand: a prediction is that of the row less it.
+        centres = [
+            f.means[:, self._target[targets]] - f.means[:, self._source] @ W
+            for f, W in zip(self.fits, weights, strict=True)
+        ]
+        mean = self._scored[1].means[:, self._target[targets]]
         part_of = torch.full((split.cells,), -1)
         for k, part in enumerate(split.parts):
             part_of[list(part.score)] = k
         errors = torch.zeros(split.blocks, len(targets), dtype=torch.float64)
         totals = torch.zeros_like(errors)
-        for X, Y, start in self._shifted_rows(targets):
-            number = torch.arange(start, start + len(X))
+        for rows, read, start in self._rows():
+            number = torch.arange(start, start + len(rows))
             part = part_of[split.cell[number]]
-            for k, (fit, W) in enumerate(zip(self.fits, weights, strict=True)):
+            for k, (W, centre) in enumerate(zip(weights, centres, strict=True)):
                 own = (part == k).nonzero()[:, 0]
-                x, y, block, stratum = X[own], Y[own], split.block[number[own]], self._stratum(number[own])
-                mx, my = fit.means[:, self._source], fit.means[:, self._target[targets]]
-                residual = y - my[stratum] - (x - mx[stratum]) @ W
-                centre = self._scored[1].means[:, self._target[targets]]
-                errors.index_add_(0, block, residual.square())
-                totals.index_add_(0, block, (y - centre[stratum]).square())
+                some, block, stratum = rows[own], split.block[number[own]], self._stratum(number[own])
+                X, Y = self._shifted(some, read, self.source), self._shifted(some, read, self.target[targets])
+                totals.index_add_(0, block, (Y - mean[stratum]).square())
+                errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
         return errors, totals
 
-    def _shifted_rows(self, targets: Int[Tensor, " chosen"]) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Yield rows of the source and of some targets about the moments' shift, and the first one's number."""
-        shift, wanted = self.joint.cells[0].shift, {*self.sources, *self.targets}
-        assert shift is not None
-        names = [name for name in self.joint.groups if name in wanted]
+    def _rows(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Yield rows of the source and the targets, the joint's columns that they are, and the first one's number."""
+        wanted = {*self.sources, *self.targets}
+        names = [name for name in self.joint.order if name in wanted]
         read = torch.cat([self.joint.columns[name] for name in names])
-        source, target = self.source, self.target[targets]
         for rows, start in self.joint.batches(names):
-            X, Y = (rows[:, torch.searchsorted(read, columns)] for columns in (source, target))
-            yield X - shift[source], Y - shift[target], start
+            yield rows, read, start
+
+    def _shifted(self, rows: Tensor, read: Tensor, columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
+        """Return some columns of rows about the moments' shift."""
+        shift = self.joint.cells[0].shift
+        assert shift is not None
+        place = torch.searchsorted(read, columns)
+        first, last = int(place[0]), int(place[-1])
+        consecutive = bool((place.diff() == 1).all())
+        return (rows[:, first : last + 1] if consecutive else rows[:, place]) - shift[columns]
 
     def _stratum(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " strata"]:
         """Return the stratum of each row: its class, or the only one there is."""

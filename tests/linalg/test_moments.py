@@ -104,7 +104,7 @@ def test_some_columns_have_the_moments_they_have_alone(seed, chosen):
     rows = rows_with_means(np.random.default_rng(seed), n=40, columns=8)
     some = of(rows).select(torch.tensor(chosen))
     check(some, rows[:, chosen])
-    few = of(rows).select(torch.tensor(chosen), rows=1)
+    few = of(rows).select(torch.tensor(chosen), crossed=1)
     assert torch.equal(few.second, some.second[:1])
     assert torch.equal(merged([few, few]).second, 2 * some.second[:1])
 

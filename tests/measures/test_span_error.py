@@ -14,7 +14,8 @@ import reference_span as reference
 from widthwise import pairs, regression
 from widthwise.columns import concatenate
 from widthwise.errors import DataError, NumericsWarning, UsageError
-from widthwise.linalg import ridge
+from widthwise.linalg import penalty_path, ridge
+from widthwise.linalg import strata as centring
 from widthwise.measures import span_error as module
 from widthwise.measures.span_error import span_error
 
@@ -293,8 +294,8 @@ def test_standardized_sources_make_it_invariant_to_the_scale_of_columns(random):
 
 
 def fits_on_scored_rows(monkeypatch):
-    def leaky(*args):
-        split = pairs.k_fold(*args)
+    def leaky(*args, **options):
+        split = pairs.k_fold(*args, **options)
         return replace(split, parts=tuple(replace(part, fit=part.fit + part.score) for part in split.parts))
 
     monkeypatch.setattr(module, "k_fold", leaky)
@@ -304,7 +305,7 @@ def centres_with_the_means_of_scored_rows(monkeypatch):
     honest = ridge.held_out
 
     def leaky(fit, moments, source, target, labels=None):
-        own = ridge.strata(moments, labels).means
+        own = centring.strata(moments, labels).means
         return honest(replace(fit, means=own), moments, source, target, labels)
 
     monkeypatch.setattr(ridge, "held_out", leaky)
@@ -322,7 +323,7 @@ def divides_by_squares_about_the_fits_means(monkeypatch):
     def squares(self):
         parts = zip(self.joint.split.parts, self.fits, strict=True)
         scored = [(self._moments(part.score), fit) for part, fit in parts]
-        return sum(ridge.squares_about(m, ridge.strata(m), fit.means, self._target) for m, fit in scored)
+        return sum(centring.squares_about(m, centring.strata(m), fit.means, self._target) for m, fit in scored)
 
     monkeypatch.setattr(regression.Regression, "squares", property(squares))
 
@@ -330,9 +331,9 @@ def divides_by_squares_about_the_fits_means(monkeypatch):
 def chooses_on_the_scored_part_too(monkeypatch):
     def choose(self, targets):
         curves, means = self._curves
-        optimum = ridge.best_penalty(curves.sum(0), means.sum(0), self.penalties, False)
+        optimum = penalty_path.best_penalty(curves.sum(0), means.sum(0), self.penalties, False)
         each = zip(curves, means, strict=True)
-        error = sum(ridge.error_at(curve, mean, self.penalties, optimum, False) for curve, mean in each)
+        error = sum(penalty_path.error_at(curve, mean, self.penalties, optimum, False) for curve, mean in each)
         return regression.Choice(error[targets], (optimum,) * len(curves)).of(targets)
 
     monkeypatch.setattr(regression.Regression, "choose", choose)
@@ -559,7 +560,12 @@ VARYING = np.random.default_rng(0).normal(size=(100, 2))
         ((VARYING, VARYING), {"folds": 1}, UsageError, "folds must be a whole number from 2 to .* rows, 100; not 1"),
         ((VARYING, VARYING), {"folds": 101}, UsageError, "folds must be a whole number from 2 .* rows, 100; not 101"),
         ((VARYING[:1], VARYING[:1]), {}, UsageError, "from 2 to the number of rows, 1; not 5"),
-        ((VARYING, VARYING), {"precision": "float16"}, UsageError, "precision must be \"float64\", not 'float16'"),
+        (
+            (VARYING, VARYING),
+            {"precision": "float16"},
+            UsageError,
+            "precision must be 'float64' or 'float32_chunks', not 'float16'",
+        ),
         ((VARYING, VARYING), {"penalties": []}, UsageError, "one or more finite numbers, each 0 or above; got none"),
         ((VARYING, VARYING), {"penalties": [1, -1]}, UsageError, "each 0 or above; got 1, -1"),
         ((VARYING, VARYING), {"penalties": [float("nan")]}, UsageError, "finite numbers, each 0 or above; got nan"),

@@ -4,27 +4,40 @@ Everything that a ridge regression, its held-out error, linear CKA or a support 
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from widthwise.errors import DataError
+from widthwise.errors import DataError, UsageError
 
-VECTORS = ("total", "squares", "cubes", "fourths", "low", "high")
+ROWS = 512  # rows of one matrix product: as few as keep it fast
 BLOCK = 256  # columns: of the symmetric product only blocks on and right of the diagonal are computed
+PRECISIONS = ("float64", "float32_chunks")
 
 
 class Moments:
     """Sums over rows z of 1, z - shift, (z - shift)(z - shift)', and powers up to the fourth.
 
     The shift (by default the mean of the first batch) keeps the digits of columns with a large mean; it is
-    exact bookkeeping, and `merge` undoes a difference in it.
+    exact bookkeeping, and `merge` undoes a difference in it. Rows wait in a buffer until there are enough for one
+    matrix product.
 
     Args:
         columns: number of columns.
         shift: (columns,) the point about which sums are taken.
+        crossed: take products only of the first columns, as many as this, with all; of all if left out.
+        powered: take third and fourth powers only of columns from this one on (NaN for those before it, which are
+            crossed); `effective_rows` needs them.
+        precision: "float64"; or "float32_chunks", which multiplies 512 rows at a time in float32 and sums the
+            products in float64: faster, for at most 3e-6, relatively, in a span error.
+        device: where the sums are kept and made.
+
+    Raises:
+        UsageError: for another precision.
 
     Example:
         >>> import torch
@@ -36,18 +49,31 @@ class Moments:
         tensor([5., 6.], dtype=torch.float64)
     """
 
-    def __init__(self, columns: int, shift: Float[Tensor, " columns"] | None = None):
+    def __init__(
+        self,
+        columns: int,
+        shift: Float[Tensor, " columns"] | None = None,
+        *,
+        crossed: int | None = None,
+        powered: int = 0,
+        precision: str = "float64",
+        device: str | torch.device = "cpu",
+    ):
+        if precision not in PRECISIONS:
+            raise UsageError(f"precision must be {' or '.join(map(repr, PRECISIONS))}, not {precision!r}.")
         self.columns = columns
-        self.shift = None if shift is None else shift.to(torch.float64)
+        self.crossed = columns if crossed is None else crossed
+        assert powered <= self.crossed, "columns that are neither crossed nor powered have no squares"
+        self.powered, self.precision, self.device = powered, precision, torch.device(device)
+        self.shift = None if shift is None else shift.to(self.device, torch.float64)
         self.n = 0
-        self.total = torch.zeros(columns, dtype=torch.float64)
-        self.squares = torch.zeros(columns, dtype=torch.float64)
-        self.cubes = torch.zeros(columns, dtype=torch.float64)
-        self.fourths = torch.zeros(columns, dtype=torch.float64)
-        self.low = torch.full((columns,), torch.inf, dtype=torch.float64)
-        self.high = torch.full((columns,), -torch.inf, dtype=torch.float64)
-        self._second = torch.zeros(columns, columns, dtype=torch.float64)
-        self._mirrored = True  # whether what lies below the diagonal is that above it
+        self.low, self.high = self._vector(torch.inf), self._vector(-torch.inf)
+        self._total = self._vector(0.0)
+        self._powers = self._vector(0.0).repeat(3, 1)[:, powered:]  # sums of squares, cubes and fourth powers
+        # Of the products only blocks of rows, from the diagonal on: a symmetric matrix at half its size.
+        self._blocks = [self._zeros(min(BLOCK, self.crossed - k), columns - k) for k in range(0, self.crossed, BLOCK)]
+        self._buffer: Tensor | None = None  # the last rows, less the shift, that are not in the sums yet
+        self._waiting = 0
 
     def update(self, rows: Shaped[Tensor, "rows columns"]) -> None:
         """Add a batch of rows.
@@ -60,67 +86,58 @@ class Moments:
             raise DataError(f"a batch must be of shape (rows, {self.columns}), not {tuple(rows.shape)}.")
         if len(rows) == 0:
             return
-        rows = rows.to("cpu", torch.float64)
-        check_finite(rows)
+        rows = rows.to(self.device, torch.uint8 if rows.dtype == torch.bool else rows.dtype)
+        low, high = (x.to(torch.float64) for x in rows.aminmax(dim=0))
+        if not bool((low.isfinite() & high.isfinite()).all()):
+            check_finite(rows.to(torch.float64))
         if self.shift is None:
-            self.shift = rows.mean(0)
-        centred = rows - self.shift
-        squares = centred.square()
+            self.shift = rows.mean(0, dtype=torch.float64)
         self.n += len(rows)
-        self.total += centred.sum(0)
-        self._add_products(centred)
-        self.squares += squares.sum(0)
-        self.cubes += (squares * centred).sum(0)
-        self.fourths += squares.square().sum(0)
-        self.low = torch.minimum(self.low, rows.amin(0))
-        self.high = torch.maximum(self.high, rows.amax(0))
+        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
+        start = 0
+        while start < len(rows):
+            stop = min(start + ROWS - self._waiting, len(rows))
+            self._wait(rows[start:stop])
+            start = stop
+
+    # The sums ---------------------------------------------------------------------------------------------
 
     @property
-    def second(self) -> Float[Tensor, "rows columns"]:
-        """The sum of (z - shift)(z - shift)': of all columns with all, but after `select` with `rows`."""
-        if not self._mirrored:
-            for start in range(0, self.columns, BLOCK):
-                stop = start + BLOCK
-                self._second[stop:, start:stop] = self._second[start:stop, stop:].T
-            self._mirrored = True
-        return self._second
+    def total(self) -> Float[Tensor, " columns"]:
+        """The sum of z - shift."""
+        self._flush()
+        return self._total
 
-    def merge(self, other: "Moments") -> None:
-        """Add the rows of another, exactly, whatever shift each has."""
-        if other.n == 0:
-            return
-        if self.shift is None or self.n == 0:
-            self.shift = other.shift
-        self._add(other.about(self.shift))
+    @property
+    def squares(self) -> Float[Tensor, " columns"]:
+        """The sum of (z - shift)^2."""
+        self._flush()
+        crossed = [block.diagonal() for block in self._blocks]
+        return torch.cat([torch.cat([self._total[:0], *crossed])[: self.powered], self._powers[0]])
 
-    def about(self, shift: Float[Tensor, " columns"] | None) -> "Moments":
-        """Return the same sums about another point (itself, if it is the same point)."""
-        assert shift is not None
-        assert self.shift is not None
-        d = self.shift - shift
-        if not d.any():
-            return self
-        moved = Moments(self.columns, shift)
-        moved.n, moved.low, moved.high = self.n, self.low, self.high
-        moved.total = self.total + self.n * d
-        cross = torch.outer(d, self.total)
-        moved._second = self.second + cross + cross.T + self.n * torch.outer(d, d)
-        moved.squares, moved.cubes, moved.fourths = self._powers_about(d)
-        return moved
+    @property
+    def second(self) -> Float[Tensor, "crossed columns"]:
+        """The sum of (z - shift)(z - shift)': of the crossed columns with all."""
+        return self.products(torch.arange(self.crossed), torch.arange(self.columns))
 
-    def select(self, columns: Int[Tensor, " chosen"], rows: int | None = None) -> "Moments":
-        """Return the moments of some of the columns, in the order given, for reading and merging.
-
-        Args:
-            rows: hold `second` only between the first of them, as many as this, and all.
-        """
-        assert self.shift is not None
-        chosen = copy.copy(self)
-        chosen.columns, chosen.shift = len(columns), self.shift[columns]
-        for name in VECTORS:
-            setattr(chosen, name, getattr(self, name)[columns])
-        chosen._second, chosen._mirrored = self.second[_index(columns[:rows])][:, _index(columns)], True
-        return chosen
+    def products(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
+        """Return the sum of (z - shift)(z - shift)' of some crossed columns with some of all, as a new matrix."""
+        self._flush()
+        a, b = _slice(rows), _slice(columns)
+        if a is None or b is None:
+            return self.second[rows[:, None], columns]
+        dense = self._zeros(len(rows), len(columns))
+        for k, block in enumerate(self._blocks):
+            start, stop = k * BLOCK, k * BLOCK + len(block)
+            top, bottom, left = max(start, a.start), min(stop, a.stop), max(start, b.start)
+            if top < bottom and left < b.stop:
+                own = block[top - start : bottom - start, left - start : b.stop - start]
+                dense[top - a.start : bottom - a.start, left - b.start :] = own
+            below, right = max(stop, a.start), min(stop, b.stop)
+            if below < a.stop and left < right:
+                mirrored = block[left - start : right - start, below - start : a.stop - start].T
+                dense[below - a.start :, left - b.start : right - b.start] = mirrored
+        return dense
 
     @property
     def mean(self) -> Float[Tensor, " columns"]:
@@ -142,56 +159,192 @@ class Moments:
     @property
     def effective_rows(self) -> Float[Tensor, " columns"]:
         """(sum c^2)^2 / sum c^4 of every centred column: k for an indicator of k rows, n/3 for a Gaussian."""
-        fourth = self._powers_about(-self.total / self.n)[2]
-        return torch.where(self.constant, 0.0, self.centred_squares.square() / fourth.clamp_min(1e-300))
+        fourth = self._powers_about(-self.total / self.n)[2].clamp_min(1e-300)
+        fourth = torch.cat([torch.full_like(self.total[: self.powered], torch.nan), fourth])
+        return torch.where(self.constant, 0.0, self.centred_squares.square() / fourth)
 
-    def _add(self, other: "Moments") -> None:
+    # Together and apart -----------------------------------------------------------------------------------
+
+    def merge(self, other: "Moments") -> None:
+        """Add the rows of another, exactly, whatever shift each has."""
+        if other.n == 0:
+            return
+        if self.shift is None or self.n == 0:
+            self.shift = other.shift
+        other = other.about(self.shift)
+        self._flush()
         self.n += other.n
-        self._second += other._second
-        self._mirrored = self._mirrored and other._mirrored
-        for name in ("total", "squares", "cubes", "fourths"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.low = torch.minimum(self.low, other.low)
-        self.high = torch.maximum(self.high, other.high)
+        self._total = self._total + other.total
+        self._powers = self._powers + other._powers
+        self._blocks = [mine + theirs for mine, theirs in zip(self._blocks, other._blocks, strict=True)]
+        self.low, self.high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
+
+    def about(self, shift: Float[Tensor, " columns"] | None) -> "Moments":
+        """Return the same sums about another point (itself, if it is the same point)."""
+        assert shift is not None
+        assert self.shift is not None
+        d = self.shift - shift
+        if not d.any():
+            return self
+        moved, c = self._like(self.columns, self.crossed, self.powered), slice(self.crossed)
+        moved.shift, moved.n, moved.low, moved.high = shift, self.n, self.low, self.high
+        moved._total = self.total + self.n * d
+        cross = torch.outer(d[c], self.total) + torch.outer(self.total[c], d)
+        moved._pack(self.second + cross + self.n * torch.outer(d[c], d))
+        moved._powers = torch.stack(self._powers_about(d))
+        return moved
+
+    def select(self, columns: Int[Tensor, " chosen"], crossed: int | None = None) -> "Moments":
+        """Return the moments of some of the columns, in the order given, for reading and merging.
+
+        Args:
+            crossed: how many of them, from the first on, to hold products of; all if left out.
+        """
+        assert self.shift is not None
+        crossed = len(columns) if crossed is None else crossed
+        if crossed == self.crossed and _slice(columns) == slice(0, self.columns):
+            return self
+        powered = int((columns < self.powered).sum())
+        assert bool((columns[:powered] < self.powered).all()), "columns without powers come first"
+        chosen = self._like(len(columns), 0, 0)
+        chosen.crossed, chosen.powered = crossed, powered
+        chosen.n, chosen.shift, chosen._total = self.n, self.shift[columns], self.total[columns]
+        chosen.low, chosen.high = self.low[columns], self.high[columns]
+        chosen._powers = self._powers[:, columns[powered:] - self.powered]
+        if crossed:
+            chosen._pack(self.products(columns[:crossed], columns))
+        return chosen
+
+    def save(self, path: str | Path) -> None:
+        """Write the sums to a safetensors file."""
+        from safetensors.torch import save_file
+
+        assert self.shift is not None, "no rows, no moments"
+        blocks = torch.cat([self.total[:0], *(block.flatten() for block in self._blocks)])
+        sums = {"total": self.total, "powers": self._powers, "blocks": blocks, "shift": self.shift}
+        sizes = torch.tensor([self.n, self.crossed, self.powered])
+        tensors = sums | {"low": self.low, "high": self.high, "sizes": sizes}
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Moments":
+        """Return the moments that `save` wrote, on the CPU.
+
+        Raises:
+            DataError: if the file is damaged, or of something else.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            read = load_file(path)
+            n, crossed, powered = read["sizes"].tolist()
+            loaded = cls(len(read["shift"]), read["shift"], crossed=crossed, powered=powered)
+            blocks = read["blocks"].split([block.numel() for block in loaded._blocks])
+            loaded._blocks = [new.view_as(old) for new, old in zip(blocks, loaded._blocks, strict=True)]
+            loaded.n, loaded._total, loaded._powers = n, read["total"], read["powers"]
+            loaded.low, loaded.high = read["low"], read["high"]
+        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+            raise DataError(f"{path} does not hold moments ({error}); write them again with save.") from error
+        return loaded
+
+    # Inside -----------------------------------------------------------------------------------------------
+
+    def _zeros(self, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
+        return torch.zeros(rows, columns, dtype=torch.float64, device=self.device)
+
+    def _pack(self, second: Float[Tensor, "crossed columns"]) -> None:
+        self._blocks = [second[k : k + BLOCK, k:].clone() for k in range(0, self.crossed, BLOCK)]
+
+    def _vector(self, value: float) -> Float[Tensor, " columns"]:
+        return torch.full((self.columns,), value, dtype=torch.float64, device=self.device)
+
+    def _like(self, columns: int, crossed: int, powered: int) -> "Moments":
+        kind = {"precision": self.precision, "device": self.device}
+        return Moments(columns, crossed=crossed, powered=powered, **kind)
+
+    def _wait(self, rows: Shaped[Tensor, "rows columns"]) -> None:
+        """Put some rows into the buffer, which has room for them."""
+        if self._buffer is None:
+            self._buffer = torch.empty(ROWS, self.columns, dtype=torch.float64, device=self.device)
+        stop = self._waiting + len(rows)
+        torch.sub(rows, self.shift, out=self._buffer[self._waiting : stop])
+        self._waiting = stop
+        if stop == ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Bring the rows that wait into the sums."""
+        if not self._waiting:
+            return
+        assert self._buffer is not None
+        centred, self._waiting = self._buffer[: self._waiting], 0
+        self._total += centred.sum(0)
+        squares = centred[:, self.powered :].square()
+        self._powers[0] += squares.sum(0)
+        self._powers[1] += (squares * centred[:, self.powered :]).sum(0)
+        self._powers[2] += squares.square_().sum(0)
+        self._add_products(centred)
 
     def _add_products(self, centred: Float[Tensor, "rows columns"]) -> None:
-        for start in range(0, self.columns, BLOCK):
-            own = centred[:, start : start + BLOCK]
-            self._second[start : start + BLOCK, start:].addmm_(own.T, centred[:, start:])
-        self._mirrored = False
+        if self.precision == "float64":
+            for k, block in enumerate(self._blocks):
+                right = centred[:, k * BLOCK :]
+                block.addmm_(right[:, : len(block)].T, right)
+        else:
+            with _float32_products(self.device.type):
+                short = centred.to(torch.float32)
+                for k, block in enumerate(self._blocks):
+                    right = short[:, k * BLOCK :]
+                    block += torch.mm(right[:, : len(block)].T, right)
 
     def _powers_about(self, d: Float[Tensor, " columns"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the sums of (c + d)^2, (c + d)^3 and (c + d)^4 over the rows' c = z - shift."""
-        n, total, squares, cubes = self.n, self.total, self.squares, self.cubes
+        """Return the sums of (c + d)^2, (c + d)^3 and (c + d)^4 over the rows' c = z - shift, of powered columns."""
+        n, total, d = self.n, self.total[self.powered :], d[self.powered :]
+        squares, cubes, fourths = self._powers
         return (
             squares + 2 * d * total + n * d**2,
             cubes + 3 * d * squares + 3 * d**2 * total + n * d**3,
-            self.fourths + 4 * d * cubes + 6 * d**2 * squares + 4 * d**3 * total + n * d**4,
+            fourths + 4 * d * cubes + 6 * d**2 * squares + 4 * d**3 * total + n * d**4,
         )
 
 
 def merged(parts: Iterable[Moments]) -> Moments:
     """Return the moments of all the rows of `parts` together, added in their order."""
     parts = iter(parts)
-    total = copy.copy(next(parts))
-    total._second = total._second.clone()
+    first = next(parts)
+    first._flush()
+    total = copy.copy(first)
+    total._buffer, total._total, total._powers = None, first._total.clone(), first._powers.clone()
+    total._blocks = [block.clone() for block in first._blocks]
     for part in parts:
         total.merge(part)
     return total
 
 
-def _index(columns: Int[Tensor, " chosen"]) -> slice | Int[Tensor, " chosen"]:
-    """Return the columns as a slice, which copies nothing, where they are consecutive."""
-    if len(columns) and bool((columns.diff() == 1).all()):
-        return slice(int(columns[0]), int(columns[-1]) + 1)
-    return columns
+@contextmanager
+def _float32_products(device: str) -> Iterator[None]:
+    """Multiply in float32 whatever the caller allows: no TF32, no bfloat16, no autocast."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _slice(columns: Int[Tensor, " chosen"]) -> slice | None:
+    """Return the columns as a slice, where they are consecutive."""
+    if not len(columns):
+        return slice(0, 0)
+    return slice(int(columns[0]), int(columns[-1]) + 1) if bool((columns.diff() == 1).all()) else None
 
 
 def check_finite(rows: Float[Tensor, "rows columns"]) -> None:
     """Raise a DataError that names the first row and column with a NaN or infinite value."""
-    if not torch.isfinite(rows.sum()):
-        bad = (~torch.isfinite(rows)).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            value = rows[row, column].item()
-            raise DataError(f"row {row}, column {column} is {value}; every value must be a finite number.")
+    bad = (~torch.isfinite(rows)).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        value = rows[row, column].item()
+        raise DataError(f"row {row}, column {column} is {value}; every value must be a finite number.")

@@ -1,0 +1,74 @@
+"""Moments about the mean of all rows, or about every class's own: what an unpenalised intercept is fitted to."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from widthwise.linalg.moments import Moments
+
+PARTIALLED = 1e-13  # a class-centred column with less of its variance than this is rounding
+
+
+@dataclass(frozen=True)
+class Strata:
+    """What an unpenalised intercept is fitted to: all rows, or each class of rows (then per class)."""
+
+    counts: Float[Tensor, " strata"]
+    sums: Float[Tensor, "strata columns"]
+    mean: Float[Tensor, " columns"]  # of all rows
+
+    @property
+    def means(self) -> Float[Tensor, "strata columns"]:
+        """The mean of every column in every stratum, about the moments' shift; without rows, that of all."""
+        counts = self.counts[:, None]
+        return torch.where(counts > 0, self.sums / counts.clamp_min(1), self.mean)
+
+
+def strata(moments: Moments, labels: Int[Tensor, " classes"] | None = None) -> Strata:
+    """Return the strata of all rows, or, with the columns of one-hot labels (shift 0), of each class."""
+    mean = moments.total / max(moments.n, 1)
+    if labels is None:
+        return Strata(torch.full_like(mean[:1], float(moments.n)), moments.total[None], mean)
+    sums = moments.products(labels, torch.arange(moments.columns))
+    return Strata(sums[:, labels].diagonal(), sums, mean)
+
+
+def second_about(
+    moments: Moments,
+    own: Strata,
+    means: Float[Tensor, "strata columns"],
+    rows: Int[Tensor, " rows"],
+    columns: Int[Tensor, " chosen"],
+) -> Float[Tensor, "rows chosen"]:
+    """Return the sum of (z - m)(z - m)' with m the stratum's mean, for chosen rows and columns of it.
+
+    With means M, counts N and sums s of the strata: Z'Z - M's - s'M + M'NM.
+    """
+    M, s = means[:, rows], own.sums[:, rows]
+    Mc, sc = means[:, columns], own.sums[:, columns]
+    products = moments.products(rows, columns)
+    # One product of (rows, 3 strata) with (3 strata, chosen), in place.
+    left = torch.cat([M, s, M * own.counts[:, None]])
+    right = torch.cat([-sc, -Mc, Mc])
+    return products.addmm_(left.T, right)
+
+
+def squares_about(
+    moments: Moments, own: Strata, means: Float[Tensor, "strata columns"], columns: Int[Tensor, " chosen"]
+) -> Float[Tensor, " chosen"]:
+    """Return the diagonal of `second_about`."""
+    M, s = means[:, columns], own.sums[:, columns]
+    return (moments.squares[columns] + (M * (M * own.counts[:, None] - 2 * s)).sum(0)).clamp_min(0)
+
+
+def varying(
+    moments: Moments,
+    squares: Float[Tensor, " chosen"],
+    columns: Int[Tensor, " chosen"],
+    labels: Int[Tensor, " classes"] | None,
+) -> Bool[Tensor, " chosen"]:
+    """Return which columns vary, given their squares: are not constant, or not within every class."""
+    live = ~moments.constant[columns]
+    return live if labels is None else live & (squares > PARTIALLED * moments.centred_squares[columns])
