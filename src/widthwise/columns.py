@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from widthwise.errors import DataError, UsageError
 
-CHUNK = 4096  # rows of a batch
+CHUNK = 2048  # rows of a batch
 
 
 class Concatenation:
@@ -56,7 +56,8 @@ class Concatenation:
         """Return some rows in memory: a slice of them, or their numbers."""
         if self.rows is not None:
             rows = self.rows[rows]
-        return torch.cat([_matrix(part[_index(part, rows)]) for part in self.parts], dim=1)
+        picked = [_matrix(part[_index(part, rows)]) for part in self.parts]
+        return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
 
     def batches(self, size: int = CHUNK) -> Iterator[Shaped[Tensor, "batch columns"]]:
         """Yield the rows in order; an iterable's own batches are kept as they come."""
@@ -97,15 +98,24 @@ def stacked(first: Concatenation, second: Concatenation) -> Concatenation:
     return Concatenation([_Stacked(first, second)])
 
 
-def lockstep(groups: dict[str, Concatenation]) -> Iterator[list[Shaped[Tensor, "batch _"]]]:
+def lockstep(
+    groups: dict[str, Concatenation], wanted: Bool[Tensor, " rows"] | None = None
+) -> Iterator[list[Shaped[Tensor, "batch _"]] | None]:
     """Yield the next rows of every group, as many of each: arrays follow the batches of iterables.
+
+    Of arrays alone, CHUNK rows at a time, and None instead of a batch of which no row is `wanted`.
 
     Raises:
         DataError: if the batches of two iterables have different lengths.
     """
     iterables = {name: group for name, group in groups.items() if not group.indexed}
     if not iterables:
-        yield from map(list, zip(*(group.batches() for group in groups.values()), strict=True))
+        lengths = {len(group) for group in groups.values()}
+        assert len(lengths) == 1, f"groups of {lengths} rows"
+        for start in range(0, lengths.pop(), CHUNK):
+            stop = start + CHUNK
+            skipped = wanted is not None and not bool(wanted[start:stop].any())
+            yield None if skipped else [group[start:stop] for group in groups.values()]
         return
     start = 0
     for read in zip(*(group.batches() for group in iterables.values()), strict=False):
@@ -137,7 +147,14 @@ class _Stacked:
         yield from self.second.batches()
 
     def __getitem__(self, rows: Any) -> Tensor:
-        rows, first = torch.arange(len(self))[rows], len(self.first)
+        first = len(self.first)
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1 and stop <= first:
+                return self.first[start:stop]
+            if step == 1 and start >= first:
+                return self.second[start - first : stop - first]
+        rows = torch.arange(len(self))[rows]
         early, late = self.first[rows[rows < first]], self.second[rows[rows >= first] - first]
         order = torch.cat([(rows < first).nonzero()[:, 0], (rows >= first).nonzero()[:, 0]])
         return torch.cat([early, late])[order.argsort()]
@@ -193,7 +210,9 @@ def _matrix(batch: Any) -> Tensor:
 
 
 def _from_numpy(batch: Any) -> Tensor:
-    array = np.array(batch)
+    array = np.asarray(batch)
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = np.array(array)
     if array.dtype.kind not in "fiub":
         raise DataError(f"features must be real numbers, not of type {array.dtype}.")
     native = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)

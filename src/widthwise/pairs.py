@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from widthwise import seeds
-from widthwise.columns import Concatenation, concatenate, lockstep
+from widthwise.columns import CHUNK, Concatenation, concatenate, lockstep
 from widthwise.errors import DataError, UsageError
 from widthwise.linalg.moments import Moments, merged
 
@@ -222,33 +222,51 @@ class Joint:
 
     @cached_property
     def cells(self) -> list[Moments]:
-        """The joint moments of every cell, in one pass over the rows."""
+        """The joint moments of every cell, in one pass over the rows.
+
+        Raises:
+            DataError: at a value that is not finite, naming its group, row and column.
+        """
         sums: list[Moments] = []
         for rows, start in self.batches():
             if not sums:
                 sums = self._empty(rows.mean(0, dtype=torch.float64))
             cell = self.split.cell[start : start + len(rows)]
-            rows = rows[cell.argsort(stable=True)]
+            sorted_rows = rows[cell.argsort(stable=True)] if bool((cell != cell[0]).any()) else rows
             counts = cell.bincount(minlength=self.split.cells).tolist()
-            for moments, some in zip(sums, rows.split(counts), strict=True):
-                moments.update(some)
+            for moments, some in zip(sums, sorted_rows.split(counts), strict=True):
+                try:
+                    moments.update(some)
+                except DataError:
+                    self._check(rows, start)
+                    raise
         if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
             raise DataError("features are too large to square; divide them by a constant, such as their largest.")
         return sums
 
-    def batches(self, names: Sequence[str] | None = None) -> Iterator[tuple[Shaped[Tensor, "batch columns"], int]]:
+    def batches(
+        self, names: Sequence[str] | None = None, wanted: Bool[Tensor, " rows"] | None = None
+    ) -> Iterator[tuple[Shaped[Tensor, "batch columns"], int]]:
         """Yield (rows of some groups, number of the first row), in the type they have.
 
-        Without names: of all groups, with the one-hot labels, in the order of the joint's columns.
+        Without names: of all groups, with the one-hot labels, in the order of the joint's columns. With `wanted`,
+        batches of which no row is wanted are left out.
 
         Raises:
-            DataError: at a value that is not finite, or if there are not as many rows as in the split.
+            DataError: if there are not as many rows as in the split, or as many columns as in a group.
         """
         groups = {name: self.groups[name] for name in names or self.order}
         start, expected = 0, len(self.split.cell)
-        for pieces in lockstep(groups):
+        for pieces in lockstep(groups, wanted):
+            if pieces is None:
+                start = min(start + CHUNK, expected)
+                continue
             for name, piece in zip(groups, pieces, strict=True):
-                _check(name, groups[name], piece, start)
+                if piece.shape[1] != groups[name].columns:
+                    place, expected_columns = groups[name].place(start), groups[name].columns
+                    raise DataError(
+                        f"{name}: from {place} on there are {piece.shape[1]} features, not {expected_columns}."
+                    )
             stop = start + len(pieces[0])
             if stop <= expected:
                 if names is None and self.labels is not None:
@@ -293,6 +311,18 @@ class Joint:
         """The first group that is only a target: the labels' columns lie before it."""
         return self.order[self._sources] if self._sources < len(self.order) else None
 
+    def _check(self, rows: Shaped[Tensor, "batch columns"], start: int) -> None:
+        """Raise a DataError that names the first value of a batch that is not finite."""
+        for name, columns in self.columns.items():
+            bad = (~torch.isfinite(rows[:, columns])).nonzero()
+            if len(bad):
+                row, column = bad[0].tolist()
+                place, value = self.groups[name].place(start + row), rows[row, columns[column]].item()
+                raise DataError(
+                    f"{name}: {place}, column {column} is {value}; features must be finite numbers. Leave such rows "
+                    "out of source and target alike, or look for what diverged."
+                )
+
     def _empty(self, shift: Float[Tensor, " columns"]) -> list[Moments]:
         """Return moments without rows, for every cell."""
         if self.label_columns is not None:
@@ -331,18 +361,3 @@ class Pair:
     def rows_of(self, names: Sequence[str]) -> Float[Tensor, "rows columns"]:
         """Return some groups' values on all rows of the split, in memory."""
         return torch.cat(list(concatenate(*(self.joint.groups[n] for n in names)).batches()))
-
-
-def _check(name: str, group: Concatenation, rows: Tensor, start: int) -> None:
-    if rows.shape[1] != group.columns:
-        raise DataError(
-            f"{name}: from {group.place(start)} on there are {rows.shape[1]} features, not {group.columns}."
-        )
-    if not torch.isfinite(rows.sum(dtype=torch.float64)):
-        bad = (~torch.isfinite(rows)).nonzero()
-        if len(bad):
-            row, column = bad[0].tolist()
-            raise DataError(
-                f"{name}: {group.place(start + row)}, column {column} is {rows[row, column].item()}; features must be "
-                "finite numbers. Leave such rows out of source and target alike, or look for what diverged."
-            )

@@ -129,7 +129,7 @@ class Regression:
 
     def degrees(self, choice: Choice, of: Bool[Tensor, " targets"]) -> float:
         """Return the effective degrees of freedom, averaged over parts and some of the chosen targets."""
-        each = [f.degrees(o.penalty)[of] for f, o in zip(self.fits, choice.optima, strict=True)]
+        each = [self._degrees(f, o)[of] for f, o in zip(self.fits, choice.optima, strict=True)]
         return float(torch.stack(each).mean()) if bool(of.any()) else float("nan")
 
     def block_sums(
@@ -143,6 +143,12 @@ class Regression:
             return self._block_sums(targets, choice)
         errors, totals = self._each_block
         return errors[:, targets], totals[:, targets]
+
+    def _degrees(self, fit: ridge.Ridge, chosen: penalty_path.Optimum) -> Float[Tensor, " targets"]:
+        """Return the degrees of freedom at chosen penalties, off a spline through those of the grid."""
+        degrees = fit.degrees(self.penalties)[:, None]
+        each = degrees.expand(-1, len(chosen.node))
+        return penalty_path.error_at(each, torch.zeros_like(each[0]), self.penalties, chosen, self.options.interpolate)
 
     def _moments(self, cells: Sequence[int]) -> Moments:
         return self.joint.moments(cells, self._columns, crossed=len(self._columns) - len(self._target))
@@ -162,13 +168,22 @@ class Regression:
     @cached_property
     def _curves(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:
         """Errors relative to `squares`: at every penalty, and at an infinite one."""
-        curves = torch.stack([part.errors(self.penalties) for part in self._held_out]) / self._scale
+        curves = self._errors(self.penalties) / self._scale
         means = torch.stack([part.squares for part in self._held_out]) / self._scale
         if self.options.per_target:
             del self._held_out  # No more is asked of it, and it is large.
         if self.size != "fit":
             del self.fits  # Of nested fits only the errors are asked for.
         return curves, means
+
+    def _errors(self, penalties: Float[Tensor, " penalties"]) -> Float[Tensor, "parts penalties targets"]:
+        """Return every part's sums of squared error; parts of one fit are done at once."""
+        found: dict[int, Tensor] = {}
+        for fit in {id(fit): fit for fit in self.fits}.values():
+            own = [k for k, other in enumerate(self.fits) if other is fit]
+            errors = ridge.errors([self._held_out[k] for k in own], penalties)
+            found.update(zip(own, errors, strict=True))
+        return torch.stack([found[k] for k in range(len(self.fits))])
 
     @property
     def _scale(self) -> Float[Tensor, " targets"]:
@@ -231,8 +246,7 @@ class Regression:
             part_of[list(part.score)] = k
         errors = torch.zeros(split.blocks, len(targets), dtype=torch.float64)
         totals = torch.zeros_like(errors)
-        for rows, read, start in self._rows():
-            number = torch.arange(start, start + len(rows))
+        for rows, read, number in self._scored_rows():
             part = part_of[split.cell[number]]
             for k, (W, centre) in enumerate(zip(weights, centres, strict=True)):
                 own = (part == k).nonzero()[:, 0]
@@ -242,13 +256,13 @@ class Regression:
                 errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
         return errors, totals
 
-    def _rows(self) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Yield rows of the source and the targets, the joint's columns that they are, and the first one's number."""
+    def _scored_rows(self) -> Iterator[tuple[Tensor, Tensor, Int[Tensor, " rows"]]]:
+        """Yield scored rows of the source and the targets, the joint's columns that they are, and their numbers."""
         wanted = {*self.sources, *self.targets}
         names = [name for name in self.joint.order if name in wanted]
         read = torch.cat([self.joint.columns[name] for name in names])
-        for rows, start in self.joint.batches(names):
-            yield rows, read, start
+        for rows, start in self.joint.batches(names, self.joint.split.block >= 0):
+            yield rows, read, torch.arange(start, start + len(rows))
 
     def _shifted(self, rows: Tensor, read: Tensor, columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
         """Return some columns of rows about the moments' shift."""

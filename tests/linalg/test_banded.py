@@ -46,7 +46,7 @@ def test_it_solves_for_every_shift(size, block, random):
     S, C = matrix(random, size), torch.from_numpy(random.normal(size=(size, 3)))
     form = banded.reduce(S, block)
     solved = form.solve(form.rotate(C), SHIFTS)
-    for shift, Z in zip(SHIFTS, solved, strict=True):
+    for shift, Z in zip(SHIFTS, solved.unbind(1), strict=True):
         truth = torch.linalg.solve(S + shift * torch.eye(size, dtype=torch.float64), C)
         assert torch.allclose(form.back(Z), truth, rtol=0, atol=1e-9 * float(truth.abs().max()))
 
@@ -65,7 +65,7 @@ def test_a_singular_matrix_and_one_of_zeros_have_a_form(random):
     assert form.positive(1e-3)
     nothing = banded.reduce(torch.zeros(20, 20).double(), 8)
     solved = nothing.solve(nothing.rotate(torch.ones(20, 1).double()), SHIFTS)
-    assert torch.allclose(solved[2, :20], torch.full((20, 1), 1 / 3).double(), rtol=1e-15)
+    assert torch.allclose(solved[:20, 2], torch.full((20, 1), 1 / 3).double(), rtol=1e-15)
 
 
 def test_a_matrix_that_is_not_positive_is_told(random):
@@ -78,6 +78,6 @@ def test_columns_of_falling_size_keep_their_digits(random):
     S = (X * sizes).T @ (X * sizes)
     C = torch.from_numpy(random.normal(size=(200, 2))) * sizes[:, None]
     form = banded.reduce(S)
-    solved = form.back(form.solve(form.rotate(C), torch.tensor([1e-12]).double())[0]) * sizes[:, None]
+    solved = form.back(form.solve(form.rotate(C), torch.tensor([1e-12]).double())[:, 0]) * sizes[:, None]
     truth = C / sizes[:, None] / (1 + 1e-12 / sizes[:, None] ** 2)
     assert torch.allclose(solved, truth, rtol=0, atol=1e-6)

@@ -79,13 +79,16 @@ def test_batches_add_up_bitwise_the_same_in_the_same_order(seed):
     assert torch.equal(first.second, second.second)
 
 
-@pytest.mark.parametrize("columns", [1, module.BLOCK - 1, module.BLOCK, 2 * module.BLOCK + 3])
+@pytest.mark.parametrize("columns", [1, 127, 128, 259, 1100])
 def test_second_moments_are_symmetric_at_any_number_of_columns(columns, seed):
     rows = np.random.default_rng(seed).normal(size=(20, columns))
     moments = of(rows, torch.zeros(columns))
     moments.update(torch.from_numpy(rows))
     assert np.allclose(moments.second, 2 * rows.T @ rows, rtol=0, atol=1e-12)
-    assert torch.equal(moments.second.triu(module.BLOCK), moments.second.tril(-module.BLOCK).T)
+    some, others = torch.arange(columns // 3, columns), torch.arange(columns // 2, columns)
+    assert torch.equal(moments.products(some, others), moments.second[some][:, others])
+    assert torch.equal(moments.products(others.flip(0), some), moments.second[others.flip(0)][:, some])
+    assert torch.equal(moments.second.triu(256), moments.second.tril(-256).T)
 
 
 def test_a_shift_is_bookkeeping(seed):

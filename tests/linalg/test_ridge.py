@@ -5,7 +5,6 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge as Peer
 
-import reference_span as reference
 from widthwise.linalg import ridge
 from widthwise.linalg.moments import Moments
 
@@ -124,24 +123,3 @@ def test_any_number_of_targets_takes_the_same_path(targets, random):
     centred = X - X.mean(0), Y - Y.mean(0)
     truth = ((centred[1] - centred[0] @ weights(fit, float(grid[8]))) ** 2).sum(0)
     assert np.allclose(errors[8], truth, rtol=1e-9)
-
-
-def test_a_triangular_product_is_the_product(random):
-    R = torch.from_numpy(np.triu(random.normal(size=(300, 310))))
-    w = torch.from_numpy(random.normal(size=(310, 7)))
-    assert torch.allclose(ridge.squares_of_product(R, w), (R @ w).square().sum(0), rtol=1e-12, atol=0)
-
-
-def test_an_eigendecomposition_instead_would_lose_small_columns(random, monkeypatch):
-    """Why it is not used: at the smallest penalties of the grid its error is far above a millionth."""
-    X = random.normal(size=(200, 60))
-    Y = X @ random.normal(size=(60, 3)) + random.normal(size=(200, 3))
-    X = X * np.logspace(-6, 6, 60)
-    centred = X - X.mean(0)
-    penalty = 1e-9 * (centred**2).sum() / 60
-    truth = (centred @ reference.ridge(centred, Y - Y.mean(0), penalty)).std()
-    ours = (centred @ weights(fitted(X, Y), 1e-9)).std()
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    theirs = (centred @ vectors @ ((vectors.T @ (centred.T @ Y)) / (values[:, None].clip(0) + penalty))).std()
-    assert abs(ours - truth) < 1e-11 * truth
-    assert abs(theirs - truth) > 100 * abs(ours - truth)

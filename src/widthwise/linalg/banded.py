@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 BLOCK = 64
+JOINED = 4  # panels that are applied as one
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Banded:
 
     def solve(
         self, C: Float[Tensor, "padded columns"], shifts: Float[Tensor, " shifts"]
-    ) -> Float[Tensor, "shifts padded columns"]:
+    ) -> Float[Tensor, "padded shifts columns"]:
         """Return (B + shift)^-1 C for every shift."""
         lower, left = self._factor(shifts)
         block, known = self.diagonal.shape[1], None
@@ -77,14 +78,12 @@ class Banded:
             known = own if known is None else torch.baddbmm(own, left[k - 1], known, alpha=-1)
             known = torch.linalg.solve_triangular(lower[k], known, upper=False)
             forward.append(known)
-        solved = C.new_empty(len(shifts), *C.shape)
+        solved, known = C.new_empty(len(C), len(shifts), C.shape[1]), None
         for k in reversed(range(len(forward))):
             own = forward.pop()
-            if k < len(lower) - 1:
-                after = solved[:, (k + 1) * block : (k + 2) * block]
-                own = torch.baddbmm(own, left[k].transpose(1, 2), after, alpha=-1)
-            solution = torch.linalg.solve_triangular(lower[k].transpose(1, 2), own, upper=True)
-            solved[:, k * block : (k + 1) * block] = solution
+            own = own if known is None else torch.baddbmm(own, left[k].transpose(1, 2), known, alpha=-1)
+            known = torch.linalg.solve_triangular(lower[k].transpose(1, 2), own, upper=True)
+            solved[k * block : (k + 1) * block] = known.transpose(0, 1)
         return solved
 
     def degrees(self, shifts: Float[Tensor, " shifts"]) -> Float[Tensor, " shifts"]:
@@ -110,16 +109,23 @@ class Banded:
             return False
         return True
 
+    def prepare(self, shifts: Float[Tensor, " shifts"]) -> None:
+        """Factor B + shift at once for shifts that will be asked for, together or one by one."""
+        self._factors[tuple(shifts.tolist())] = _cholesky(self.diagonal, self.below, shifts)
+
     def _factor(self, shifts: Float[Tensor, " shifts"]) -> tuple[list[Tensor], list[Tensor]]:
         """Return the blocks on and below the diagonal of the Cholesky factor of B + shift, for every shift."""
-        key = tuple(shifts.tolist())
-        if self._factors.get("shifts") != key:
-            made = _cholesky(self.diagonal, self.below, shifts)
-            self._factors.update(shifts=key, made=made)
-        return self._factors["made"]
+        wanted = shifts.tolist()
+        for known, (lower, left) in self._factors.items():
+            if set(wanted) <= set(known):
+                first = known.index(wanted[0])
+                run = slice(first, first + len(wanted))
+                if list(known[run]) == wanted:
+                    return [L[run] for L in lower], [G[run] for G in left]
+        return _cholesky(self.diagonal, self.below, shifts)
 
     @cached_property
-    def _factors(self) -> dict:
+    def _factors(self) -> dict[tuple[float, ...], tuple[list[Tensor], list[Tensor]]]:
         return {}
 
 
@@ -135,22 +141,22 @@ def reduce(S: Float[Tensor, "size size"], block: int = BLOCK) -> Banded:
     A[:size, :size] = S
     panels, below = [], []
     for start in range(block, padded, block):
-        panel = _panel(A[start:, start - block : start], start)
-        below.append(panel[1])
-        V, T = panel[0].V, panel[0].T
+        panel, triangle = _panel(A[start:, start - block : start], start)
+        V, VT = panel.V, panel.V @ panel.T
         rest = A[start:, start:]
-        VT = V @ T
         X = rest @ VT
         W = X - V @ (0.5 * (VT.T @ X))
         rest.addmm_(torch.cat([V, W], 1), torch.cat([W, V], 1).T, alpha=-1)
-        panels.append(panel[0])
+        panels.append(panel)
+        below.append(triangle)
     blocks = [A[k : k + block, k : k + block].clone() for k in range(0, padded, block)]
     diagonal = torch.stack(blocks) if blocks else S.new_zeros(0, block, block)
-    return Banded(size, tuple(panels), diagonal, torch.stack(below) if below else diagonal[:0])
+    wide = tuple(_joined(panels[k : k + JOINED]) for k in range(0, len(panels), JOINED))
+    return Banded(size, wide, diagonal, torch.stack(below) if below else diagonal[:0])
 
 
 def _panel(columns: Float[Tensor, "rows block"], start: int) -> tuple[Panel, Float[Tensor, "block block"]]:
-    """Return the reflectors that make columns upper triangular, kept where the columns were, and that triangle."""
+    """Return the reflectors that make columns upper triangular, and that triangle."""
     packed, tau = torch.geqrf(columns)
     block = columns.shape[1]
     triangle = packed[:block].triu()
@@ -159,8 +165,23 @@ def _panel(columns: Float[Tensor, "rows block"], start: int) -> tuple[Panel, Flo
     inverse = (V.T @ V).triu(1)
     inverse.diagonal().copy_(torch.where(tau != 0, 1 / tau, 1.0))
     T = torch.linalg.solve_triangular(inverse, torch.eye(block, dtype=V.dtype, device=V.device), upper=True)
-    columns.copy_(V)
-    return Panel(start, columns, T), triangle
+    return Panel(start, V, T), triangle
+
+
+def _joined(panels: list[Panel]) -> Panel:
+    """Return the product of consecutive panels as one, whose products are wider and so faster."""
+    start = panels[0].start
+    columns = [torch.cat([p.V.new_zeros(p.start - start, p.V.shape[1]), p.V]) for p in panels]
+    V = torch.cat(columns, 1)
+    T = V.new_zeros(V.shape[1], V.shape[1])
+    at = 0
+    for panel in panels:
+        stop = at + panel.V.shape[1]
+        T[at:stop, at:stop] = panel.T
+        # (I - V T V') (I - W U W') = I - [V W] [[T, -T V'W U], [0, U]] [V W]'
+        T[:at, at:stop] = -T[:at, :at] @ (V[:, :at].T @ V[:, at:stop]) @ panel.T
+        at = stop
+    return Panel(start, V, T)
 
 
 def _cholesky(diagonal: Tensor, below: Tensor, shifts: Tensor) -> tuple[list[Tensor], list[Tensor]]:

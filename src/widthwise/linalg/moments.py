@@ -15,7 +15,7 @@ from torch import Tensor
 from widthwise.errors import DataError, UsageError
 
 ROWS = 512  # rows of one matrix product: as few as keep it fast
-BLOCK = 256  # columns: of the symmetric product only blocks on and right of the diagonal are computed
+PAD = 8  # so that a column does not start a page after the one before it: they would share cache lines
 PRECISIONS = ("float64", "float32_chunks")
 
 
@@ -71,8 +71,8 @@ class Moments:
         self._total = self._vector(0.0)
         self._powers = self._vector(0.0).repeat(3, 1)[:, powered:]  # sums of squares, cubes and fourth powers
         # Of the products only blocks of rows, from the diagonal on: a symmetric matrix at half its size.
-        self._blocks = [self._zeros(min(BLOCK, self.crossed - k), columns - k) for k in range(0, self.crossed, BLOCK)]
-        self._buffer: Tensor | None = None  # the last rows, less the shift, that are not in the sums yet
+        self._blocks = [self._zeros(stop - start, columns - start) for start, stop in self._cuts]
+        self._buffer: Tensor | None = None  # (columns, rows) less the shift that are not in the sums yet
         self._waiting = 0
 
     def update(self, rows: Shaped[Tensor, "rows columns"]) -> None:
@@ -87,7 +87,7 @@ class Moments:
         if len(rows) == 0:
             return
         rows = rows.to(self.device, torch.uint8 if rows.dtype == torch.bool else rows.dtype)
-        low, high = (x.to(torch.float64) for x in rows.aminmax(dim=0))
+        low, high = (x.to(torch.float64) for x in (rows.amin(0), rows.amax(0)))  # aminmax is many times slower
         if not bool((low.isfinite() & high.isfinite()).all()):
             check_finite(rows.to(torch.float64))
         if self.shift is None:
@@ -127,8 +127,7 @@ class Moments:
         if a is None or b is None:
             return self.second[rows[:, None], columns]
         dense = self._zeros(len(rows), len(columns))
-        for k, block in enumerate(self._blocks):
-            start, stop = k * BLOCK, k * BLOCK + len(block)
+        for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
             top, bottom, left = max(start, a.start), min(stop, a.stop), max(start, b.start)
             if top < bottom and left < b.stop:
                 own = block[top - start : bottom - start, left - start : b.stop - start]
@@ -250,11 +249,17 @@ class Moments:
 
     # Inside -----------------------------------------------------------------------------------------------
 
+    @property
+    def _cuts(self) -> list[tuple[int, int]]:
+        """The first and last row of every block of products: as narrow as keeps a product fast."""
+        height = 128 if self.crossed <= 1024 else 256
+        return [(k, min(k + height, self.crossed)) for k in range(0, self.crossed, height)]
+
     def _zeros(self, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
         return torch.zeros(rows, columns, dtype=torch.float64, device=self.device)
 
     def _pack(self, second: Float[Tensor, "crossed columns"]) -> None:
-        self._blocks = [second[k : k + BLOCK, k:].clone() for k in range(0, self.crossed, BLOCK)]
+        self._blocks = [second[start:stop, start:].clone() for start, stop in self._cuts]
 
     def _vector(self, value: float) -> Float[Tensor, " columns"]:
         return torch.full((self.columns,), value, dtype=torch.float64, device=self.device)
@@ -266,9 +271,10 @@ class Moments:
     def _wait(self, rows: Shaped[Tensor, "rows columns"]) -> None:
         """Put some rows into the buffer, which has room for them."""
         if self._buffer is None:
-            self._buffer = torch.empty(ROWS, self.columns, dtype=torch.float64, device=self.device)
+            self._buffer = torch.empty(self.columns, ROWS + PAD, dtype=torch.float64, device=self.device)
         stop = self._waiting + len(rows)
-        torch.sub(rows, self.shift, out=self._buffer[self._waiting : stop])
+        # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn.
+        torch.sub(rows.T.contiguous(), self.shift[:, None], out=self._buffer[:, self._waiting : stop])
         self._waiting = stop
         if stop == ROWS:
             self._flush()
@@ -278,25 +284,23 @@ class Moments:
         if not self._waiting:
             return
         assert self._buffer is not None
-        centred, self._waiting = self._buffer[: self._waiting], 0
-        self._total += centred.sum(0)
-        squares = centred[:, self.powered :].square()
-        self._powers[0] += squares.sum(0)
-        self._powers[1] += (squares * centred[:, self.powered :]).sum(0)
-        self._powers[2] += squares.square_().sum(0)
+        centred, self._waiting = self._buffer[:, : self._waiting], 0
+        self._total += centred.sum(1)
+        squares = centred[self.powered :].square()
+        self._powers[0] += squares.sum(1)
+        self._powers[1] += (squares * centred[self.powered :]).sum(1)
+        self._powers[2] += squares.square_().sum(1)
         self._add_products(centred)
 
-    def _add_products(self, centred: Float[Tensor, "rows columns"]) -> None:
+    def _add_products(self, centred: Float[Tensor, "columns rows"]) -> None:
         if self.precision == "float64":
-            for k, block in enumerate(self._blocks):
-                right = centred[:, k * BLOCK :]
-                block.addmm_(right[:, : len(block)].T, right)
+            for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
+                block.addmm_(centred[start:stop], centred[start:].T)
         else:
             with _float32_products(self.device.type):
                 short = centred.to(torch.float32)
-                for k, block in enumerate(self._blocks):
-                    right = short[:, k * BLOCK :]
-                    block += torch.mm(right[:, : len(block)].T, right)
+                for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
+                    block += torch.mm(short[start:stop], short[start:].T)
 
     def _powers_about(self, d: Float[Tensor, " columns"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the sums of (c + d)^2, (c + d)^3 and (c + d)^4 over the rows' c = z - shift, of powered columns."""

@@ -4,6 +4,7 @@ The source's second moments S are brought into a form in which S + penalty is so
 the held-out error comes from the held-out moments, without predictions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,7 +19,7 @@ from widthwise.linalg.strata import second_about, squares_about, strata, varying
 STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
 COLUMNS = 2048  # weights in memory at once
-BLOCK = 256  # rows of a triangular factor that are multiplied at once
+BLOCK = 256  # rows of a triangular root that are multiplied at once
 JITTER = 1e-13  # of the mean square; taken out again
 
 
@@ -48,7 +49,7 @@ class Ridge:
         Z = torch.zeros_like(C)
         for value in penalty[penalty.isfinite()].unique():
             own = (penalty == value).nonzero()[:, 0]
-            Z[:, own] = self.form.solve(C[:, own], self.absolute(value[None]))[0]
+            Z[:, own] = self.form.solve(C[:, own], self.absolute(value[None]))[:, 0]
         weights = C.new_zeros(self.columns, len(targets))
         weights[self.live] = self.form.back(Z) * self.factors[:, None]
         return weights
@@ -138,28 +139,52 @@ class HeldOut:
     fit: Ridge
     root: Float[Tensor, "live live"]  # R
     jitter: float
-    cross: Float[Tensor, "form targets"]  # c, rotated
+    cross: Float[Tensor, "live targets"]  # c
     squares: Float[Tensor, " targets"]  # y'y: the error at an infinite penalty, of the fit's mean
 
     def errors(self, penalties: Float[Tensor, " penalties"]) -> Float[Tensor, "penalties targets"]:
         """Return the sums of squared error of every target at every relative penalty."""
-        fit, targets = self.fit, len(self.squares)
-        rotated = 2 * len(penalties) * targets > 10 / 3 * len(self.root)  # cheaper than to turn the weights back
-        errors = []
-        for some in penalties.split(max(COLUMNS // max(targets, 1), 1)):
-            Z = fit.form.solve(fit.projected, fit.absolute(some))  # (some, form, targets)
-            fitted = (Z * self.cross).sum(1)
-            shrunk = self.jitter * Z.square().sum(1)
-            Z = Z.transpose(0, 1).flatten(1)
-            R, w = (self._rotated, Z) if rotated else (self.root, fit.form.back(Z))
-            spread = squares_of_product(R, w).reshape(len(some), -1) - shrunk
-            errors.append(self.squares - 2 * fitted + spread)
-        return torch.cat(errors).clamp_min(0)
+        return errors([self], penalties)[0]
+
+    def _loss(self, root: Tensor, cross: Tensor, w: Float[Tensor, "rows chosen"]) -> Float[Tensor, " chosen"]:
+        """Return |R w|^2 - jitter |w|^2 - 2 c'w of every column of w, of which c has a cycle."""
+        total = w.new_zeros(w.shape[1])
+        for start in range(0, len(root), BLOCK):
+            stop = min(start + BLOCK, len(root))
+            total += (root[start:stop, start:] @ w[start:]).square_().sum(0)
+            own = w[start:stop].view(stop - start, -1, cross.shape[1])
+            total -= (own * (self.jitter * own).add_(2 * cross[start:stop, None])).sum(0).flatten()
+        return total
 
     @cached_property
-    def _rotated(self) -> Float[Tensor, "rows form"]:
-        """The root for rotated weights, triangular again."""
+    def turned(self) -> Float[Tensor, "rows form"]:
+        """The root for weights in the fit's form, triangular again."""
         return torch.linalg.qr(self.fit.form.rotate_right(self.root), mode="r").R
+
+    @cached_property
+    def turned_cross(self) -> Float[Tensor, "form targets"]:
+        """The cross moments for weights in the fit's form."""
+        return self.fit.form.rotate(self.cross)
+
+
+def errors(
+    parts: Sequence[HeldOut], penalties: Float[Tensor, " penalties"]
+) -> Float[Tensor, "parts penalties targets"]:
+    """Return the sums of squared error on several sets of held-out rows of one fit, at every relative penalty."""
+    fit, targets = parts[0].fit, len(parts[0].squares)
+    assert all(part.fit is fit for part in parts), "held-out rows of several fits"
+    size = len(parts[0].root)
+    # Turn the roots, R Q and its triangle, or turn every weight back: 10/3 p^3 each, or 2 p^2.
+    turn_roots = len(parts) * 10 / 3 * size < 2 * len(penalties) * targets
+    found: list[list[Tensor]] = [[] for _ in parts]
+    fit.form.prepare(fit.absolute(penalties))
+    for some in penalties.split(max(COLUMNS // max(targets, 1), 1)):
+        w = fit.form.solve(fit.projected, fit.absolute(some)).flatten(1)  # (form, some * targets)
+        w = w if turn_roots else fit.form.back(w)
+        for own, part in zip(found, parts, strict=True):
+            root, cross = (part.turned, part.turned_cross) if turn_roots else (part.root, part.cross)
+            own.append(part.squares + part._loss(root, cross, w).view(len(some), -1))
+    return torch.stack([torch.cat(own) for own in found]).clamp_min(0)
 
 
 def held_out(
@@ -177,7 +202,7 @@ def held_out(
     cross = second_about(moments, own, fit.means, source, target)[live] * f[:, None]
     root, jitter = triangular_root(H)
     squares = squares_about(moments, own, fit.means, target)
-    return HeldOut(fit, root, jitter, fit.form.rotate(cross), squares)
+    return HeldOut(fit, root, jitter, cross, squares)
 
 
 def triangular_root(H: Float[Tensor, "size size"]) -> tuple[Float[Tensor, "size size"], float]:
@@ -191,11 +216,3 @@ def triangular_root(H: Float[Tensor, "size size"]) -> tuple[Float[Tensor, "size 
         if not bool(failed):
             return root, jitter
         jitter *= 10
-
-
-def squares_of_product(R: Float[Tensor, "rows rank"], w: Float[Tensor, "rank chosen"]) -> Float[Tensor, " chosen"]:
-    """Return |R w|^2 of every column of w, for R that is zero below its diagonal."""
-    total = w.new_zeros(w.shape[1])
-    for start in range(0, len(R), BLOCK):
-        total += (R[start : start + BLOCK, start:] @ w[start:]).square().sum(0)
-    return total

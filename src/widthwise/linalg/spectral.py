@@ -37,9 +37,12 @@ class Spectral:
 
     def solve(
         self, C: Float[Tensor, "rank columns"], shifts: Float[Tensor, " shifts"]
-    ) -> Float[Tensor, "shifts rank columns"]:
+    ) -> Float[Tensor, "rank shifts columns"]:
         """Return (diag(values) + shift)^-1 C for every shift."""
-        return C * self._gains(shifts)[:, :, None]
+        return C[:, None] * self._gains(shifts).T[:, :, None]
+
+    def prepare(self, shifts: Float[Tensor, " shifts"]) -> None:
+        """Do nothing: every shift is cheap."""
 
     def degrees(self, shifts: Float[Tensor, " shifts"]) -> Float[Tensor, " shifts"]:
         """Return tr S (S + shift)^-1 for every shift."""
