@@ -8,6 +8,7 @@ then the 10,000 test rows. Minutes on two cores.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,9 @@ def main(root: Path, out: Path) -> None:
         weights = fitted(train, data.train_labels, members, width)
         rows = [hidden(weights, x)[-1].transpose(0, 1).flatten(1) for x in torch.cat([train, test]).split(2000)]
         features = torch.cat(rows)
-        right = [logits(weights, x).argmax(2) == y for x, y in zip(test.split(2000), data.test_labels.split(2000))]
+        right = torch.cat([logits(weights, x).argmax(2) for x in test.split(2000)], 1) == data.test_labels
         dead = int((features[:50000].amax(0) == 0).sum())
-        accuracy = float(torch.cat(right, 1).double().mean())
+        accuracy = float(right.double().mean())
         print(f"{name}: test accuracy {accuracy:.3f}, {dead} of {features.shape[1]} features dead", flush=True)
         np.save(out / f"{name}.npy", features.numpy())
 
@@ -46,7 +47,7 @@ def fitted(X: Tensor, y: Tensor, members: int, width: int) -> list[Tensor]:
     random = torch.Generator().manual_seed(width)
     sizes = [X.shape[1], width, width, width, 10]
     weights = []
-    for fan_in, fan_out in zip(sizes, sizes[1:]):
+    for fan_in, fan_out in pairwise(sizes):
         weights.append(torch.randn(members, fan_in, fan_out, generator=random) * (2 / fan_in) ** 0.5)
         weights.append(torch.zeros(members, 1, fan_out))
     for w in weights:
@@ -67,7 +68,7 @@ def fitted(X: Tensor, y: Tensor, members: int, width: int) -> list[Tensor]:
 
 def hidden(weights: list[Tensor], X: Tensor) -> list[Tensor]:
     layers, x = [], X.expand(len(weights[0]), *X.shape)
-    for W, b in zip(weights[:-2:2], weights[1:-2:2]):
+    for W, b in zip(weights[:-2:2], weights[1:-2:2], strict=True):
         x = torch.relu(torch.baddbmm(b, x, W))
         layers.append(x)
     return layers

@@ -16,6 +16,10 @@ BLOCK = 64
 JOINED = 4  # panels that are applied as one
 
 
+class NotPositive(ArithmeticError):
+    """A matrix that is not positive definite, to rounding."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """The orthogonal matrix I - V T V' on the coordinates from `start` on."""
@@ -105,7 +109,7 @@ class Banded:
         """Return whether B + shift is positive definite, to rounding."""
         try:
             self._factor(self.diagonal.new_tensor([shift]))
-        except torch.linalg.LinAlgError:
+        except NotPositive:
             return False
         return True
 
@@ -194,5 +198,8 @@ def _cholesky(diagonal: Tensor, below: Tensor, shifts: Tensor) -> tuple[list[Ten
             E = below[k - 1].expand(len(shifts), *own.shape)
             left.append(torch.linalg.solve_triangular(lower[-1].transpose(1, 2), E, upper=True, left=False))
             schur = torch.baddbmm(schur, left[-1], left[-1].transpose(1, 2), alpha=-1)
-        lower.append(torch.linalg.cholesky(schur))
+        factor, failed = torch.linalg.cholesky_ex(schur)
+        if bool(failed.any()):
+            raise NotPositive(f"block {k} of {len(diagonal)} is not positive definite")
+        lower.append(factor)
     return lower, left

@@ -97,7 +97,7 @@ class Moments:
         start = 0
         while start < len(rows):
             stop = min(start + ROWS - self._waiting, len(rows))
-            self._wait(rows[start:stop])
+            self._wait(rows[start:stop], self.shift)
             start = stop
 
     # The sums ---------------------------------------------------------------------------------------------
@@ -268,13 +268,13 @@ class Moments:
         kind = {"precision": self.precision, "device": self.device}
         return Moments(columns, crossed=crossed, powered=powered, **kind)
 
-    def _wait(self, rows: Shaped[Tensor, "rows columns"]) -> None:
-        """Put some rows into the buffer, which has room for them."""
+    def _wait(self, rows: Shaped[Tensor, "rows columns"], shift: Float[Tensor, " columns"]) -> None:
+        """Put some rows less the shift into the buffer, which has room for them."""
         if self._buffer is None:
             self._buffer = torch.empty(self.columns, ROWS + PAD, dtype=torch.float64, device=self.device)
         stop = self._waiting + len(rows)
         # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn.
-        torch.sub(rows.T.contiguous(), self.shift[:, None], out=self._buffer[:, self._waiting : stop])
+        torch.sub(rows.T.contiguous(), shift[:, None], out=self._buffer[:, self._waiting : stop])
         self._waiting = stop
         if stop == ROWS:
             self._flush()
