@@ -59,6 +59,28 @@ class Choice:
         return Choice(self.error[targets], tuple(optima))
 
 
+def choose_each(
+    curves: Float[Tensor, "parts penalties targets"],
+    means: Float[Tensor, "parts targets"],
+    penalties: Float[Tensor, " penalties"],
+    interpolate: bool = True,
+) -> Choice:
+    """Return every target's error, each part's at the penalty that is best for it on the *other* parts.
+
+    Args:
+        curves: errors of every part, relative to the sum of squares over all scored rows; `means` those of the
+            fit's mean, an infinite penalty.
+        penalties: in increasing order.
+    """
+    error, optima = torch.zeros_like(means[0]), []
+    for k, (curve, mean) in enumerate(zip(curves, means, strict=True)):
+        others = [j for j in range(len(curves)) if j != k]
+        best = penalty_path.best_penalty(curves[others].sum(0), means[others].sum(0), penalties, interpolate)
+        error = error + penalty_path.error_at(curve, mean, penalties, best, interpolate)
+        optima.append(best)
+    return Choice(error, tuple(optima))
+
+
 class Regression:
     """Groups of a joint regressed on one source, for every part of the split and every penalty.
 
@@ -199,35 +221,33 @@ class Regression:
 
     def _choose(self, targets: Int[Tensor, " chosen"]) -> Choice:
         curves, means = self._curves[0][:, :, targets], self._curves[1][:, targets]
-        choose = self._best if self.options.per_target else self._best_shared
-        error = torch.zeros(len(targets), dtype=torch.float64)
-        optima = []
+        if self.options.per_target:
+            return choose_each(curves, means, self.penalties, self.options.interpolate)
+        error, optima = torch.zeros_like(means[0]), []
         for k in range(len(curves)):
             others = [j for j in range(len(curves)) if j != k]
-            optimum = choose(curves[others].sum(0), means[others].sum(0), targets)
-            error += self._error_at(k, optimum, targets)
+            optimum = self._best_shared(curves[others].sum(0), means[others].sum(0), targets)
+            error = error + self._error_at_shared(k, optimum, targets)
             optima.append(optimum)
         return Choice(error, tuple(optima))
 
-    def _best(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> penalty_path.Optimum:
-        return penalty_path.best_penalty(curve, at_infinity, self.penalties, self.options.interpolate)
-
     def _best_shared(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> penalty_path.Optimum:
         weight = self.squares[targets] / self.squares[targets].sum().clamp_min(1e-300)
-        shared = self._best((curve @ weight)[:, None], (at_infinity @ weight)[None], targets)
+        curve, at_infinity = (curve @ weight)[:, None], (at_infinity @ weight)[None]
+        shared = penalty_path.best_penalty(curve, at_infinity, self.penalties, self.options.interpolate)
         return penalty_path.Optimum(*(x.expand(len(targets)) for x in vars(shared).values()))
 
-    def _error_at(
+    def _error_at_shared(
         self, k: int, optimum: penalty_path.Optimum, targets: Int[Tensor, " chosen"]
     ) -> Float[Tensor, " chosen"]:
-        """Return the errors of part k at penalties chosen elsewhere: off its curves, or at a shared one itself.
+        """Return the errors of part k at a penalty chosen elsewhere.
 
-        Splines of single targets' logarithms do not add up; a rotation of the target would move their sum.
+        Not off its curves: splines of single targets' logarithms do not add up; a rotation of the target would
+        move their sum.
         """
-        curve, at_infinity = self._curves[0][k][:, targets], self._curves[1][k][targets]
         shared = float(optimum.penalty[0]) if len(targets) else math.inf
-        if self.options.per_target or math.isinf(shared):
-            return penalty_path.error_at(curve, at_infinity, self.penalties, optimum, self.options.interpolate)
+        if math.isinf(shared):
+            return self._curves[1][k][targets]
         at = self._held_out[k].errors(torch.tensor([shared], dtype=torch.float64))[0]
         return (at / self._scale)[targets]
 

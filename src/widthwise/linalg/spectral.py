@@ -7,7 +7,7 @@ pivoted Cholesky factor F, S = F F', in which they are squared.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
@@ -63,22 +63,28 @@ def decompose(S: Float[Tensor, "size size"], rank: int) -> Spectral:
 
 
 def factor(S: Float[Tensor, "columns columns"], rank: int) -> Float[Tensor, "columns rank"]:
-    """Return F with F F' = S and as many columns as S has rank: a pivoted Cholesky factorisation.
+    """Return F with F F' = S and as many columns as S has rank: a pivoted Cholesky factorisation."""
+    return pivoted(S, rank)[0]
+
+
+def pivoted(
+    S: Float[Tensor, "columns columns"], rank: int
+) -> tuple[Float[Tensor, "columns rank"], Int[Tensor, " columns"]]:
+    """Return F with F F' = S, and the order of its rows in which it is lower triangular.
 
     Of S scaled to a unit diagonal, so that a column keeps its digits beside one that is 1e12 times larger.
     """
     if not len(S):
-        return S
+        return S, torch.arange(0)
     deviation = S.diagonal().clamp_min(0).sqrt()
     inverse = torch.where(deviation > 0, 1 / deviation, 0.0)
     scaled = S * inverse * inverse[:, None]
-    tolerance = 4 * EPSILON
     (pstrf,) = get_lapack_funcs(("pstrf",), dtype="float64")
-    lower, pivots, found, _ = pstrf(scaled.numpy().T, tol=tolerance, lower=1, overwrite_a=1)
-    rank = min(rank, found)
+    lower, order, found, _ = pstrf(scaled.numpy().T, tol=4 * EPSILON, lower=1, overwrite_a=1)
+    rank, pivots = min(rank, found), torch.from_numpy(order - 1).long()
     F = torch.empty(len(S), rank, dtype=torch.float64)
-    F[torch.from_numpy(pivots - 1).long()] = torch.from_numpy(lower[:, :rank]).tril()
-    return F * deviation[:, None]
+    F[pivots] = torch.from_numpy(lower[:, :rank]).tril()
+    return F * deviation[:, None], pivots
 
 
 def principal(

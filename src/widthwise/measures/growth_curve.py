@@ -1,0 +1,158 @@
+"""The span error of the first 1, 2, ... networks together: what one more network adds, and where it ends.
+
+All of them from one factorisation a penalty (linalg/nested.py). The penalty is relative to the scale of all networks
+together, so that a curve of m networks has the same absolute grid throughout; the rest is span_error's definition.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from widthwise import seeds
+from widthwise.errors import UsageError
+from widthwise.linalg import limits, nested
+from widthwise.linalg.intervals import Interval, jackknife_gap
+from widthwise.linalg.moments import Moments
+from widthwise.linalg.penalty_path import HALF_DECADES
+from widthwise.measures.base import Score
+from widthwise.pairs import Pair
+from widthwise.regression import choose_each
+
+VERSION = 1
+NEEDS = frozenset({"moments"})
+INVARIANT_TO = frozenset(
+    {"source rotation", "source scale", "source translation", "target column scale", "target translation"}
+)
+LARGEST = 2048  # source features up to which networks are left out in turn, or put into other orders
+UNITS = 16  # groups of networks that are left out in turn
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Errors of the first m networks, m = 1, 2, ..., in one order."""
+
+    networks: tuple[int, ...]  # in the order in which they are added
+    errors: Float[Tensor, "sizes targets"]
+    supported: Bool[Tensor, " targets"]
+
+    @property
+    def mean(self) -> list[float]:
+        """The mean over supported target features at every size."""
+        return self.errors[:, self.supported].mean(1).tolist()
+
+
+def measure(
+    pair: Pair, *, orders: int = 1, leave_out: bool | None = None, penalties: tuple[float, ...] = HALF_DECADES
+) -> Score:
+    """Return the growth curve of a pair: the span error of its first source networks, for every number of them.
+
+    Args:
+        pair: its source's groups are the networks, in the order in which they are added.
+        orders: orders of the networks to average over, the given one first, the others drawn; at the last point
+            all orders meet, so their spread says nothing of it.
+        leave_out: leave every network (or one of 16 groups of them) out in turn, for intervals over networks; by
+            default where there are at most 2,048 source features.
+        penalties: relative to the scale of all networks together.
+
+    Raises:
+        UsageError: if orders or leaving out is asked of more than 2,048 source features.
+        DataError: if features are collinear beyond the smallest penalty.
+    """
+    p = len(pair.source_columns)
+    leave_out = p <= LARGEST if leave_out is None else leave_out
+    if p > LARGEST and (orders > 1 or leave_out):
+        raise UsageError(
+            f"{p} source features: other orders and networks left out take a factorisation each, up to {LARGEST} "
+            "features. Pass orders=1 and leave_out=False, or fewer networks."
+        )
+    given = tuple(range(len(pair.source)))
+    first = _curve(pair, given, penalties)
+    drawn = [_curve(pair, _shuffled(given, k), penalties).mean for k in range(1, orders)]
+    mean = torch.tensor([first.mean, *drawn], dtype=torch.float64).mean(0).tolist()
+    without = _without(pair, given, penalties) if leave_out else {}
+    sizes = [m + 1 for m in given]
+    limit = limits.power_law(sizes, first.mean)
+    over = [_interval(value, size, without) for value, size in zip(mean, sizes, strict=True)]
+    values: dict[str, Any] = {
+        "networks": sizes,
+        "p": torch.tensor([len(pair.joint.columns[name]) for name in pair.source]).cumsum(0).tolist(),
+        "mean": mean,
+        "low": [_number(x.low) for x in over],
+        "high": [_number(x.high) for x in over],
+        "limit": limit,
+        "limit_low": None,
+        "limit_high": None,
+        "orders": orders,
+    }
+    if limit is not None and without:
+        found = _limit_interval(limit, without)
+        values |= {"limit_low": _number(found.low), "limit_high": _number(found.high)}
+    return Score(mean[-1], values, {"per_feature": first.errors, "supported": first.supported})
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...]) -> Curve:
+    """Return the curve of networks added in an order."""
+    joint, target = pair.joint, pair.target_columns
+    columns = [joint.columns[pair.source[k]] for k in order]
+    edges = torch.tensor([len(c) for c in columns]).cumsum(0).tolist()
+    chosen, p = torch.cat([*columns, target]), edges[-1]
+    source, targets = torch.arange(p), p + torch.arange(len(target))
+    grid = torch.tensor(sorted(penalties), dtype=torch.float64)
+
+    def moments(cells: tuple[int, ...]) -> Moments:
+        return joint.moments(cells, chosen, crossed=p)
+
+    scale = moments(joint.split.score_cells).centred_squares[targets]
+    designs: dict[tuple[int, ...], list[int]] = {}
+    for k, part in enumerate(joint.split.parts):
+        designs.setdefault(part.fit, []).append(k)
+    curves: dict[int, Tensor] = {}
+    means: dict[int, Tensor] = {}
+    for cells, own in designs.items():
+        fit = nested.design(moments(cells), source, targets)
+        scored = [nested.scored(fit, moments(joint.split.parts[k].score), source, targets) for k in own]
+        curves.update(zip(own, nested.errors(fit, scored, edges, grid), strict=True))
+        means.update((k, part.squares) for k, part in zip(own, scored, strict=True))
+    parts = range(len(joint.split.parts))
+    divisor = torch.where(scale > 0, scale, 1.0)
+    errors = torch.stack([curves[k] for k in parts]) / divisor  # (parts, sizes, penalties, targets)
+    at_infinity = torch.stack([means[k] for k in parts]) / divisor
+    found = [choose_each(errors[:, m], at_infinity, grid).error for m in range(len(edges))]
+    return Curve(order, torch.stack(found), joint.support(target)[1] & (scale > 0))
+
+
+def _shuffled(order: tuple[int, ...], number: int) -> tuple[int, ...]:
+    permutation = torch.randperm(len(order), generator=seeds.stream(number, "orders"))
+    return tuple(order[k] for k in permutation.tolist())
+
+
+def _without(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...]) -> dict[tuple[int, ...], Curve]:
+    """Return the curve without each unit: a network, or one of 16 runs of networks."""
+    units = [tuple(run.tolist()) for run in torch.tensor(order).tensor_split(min(len(order), UNITS))]
+    if len(units) < 3:
+        return {}
+    return {unit: _curve(pair, tuple(k for k in order if k not in unit), penalties) for unit in units}
+
+
+def _interval(value: float, size: int, without: dict[tuple[int, ...], Curve]) -> Interval:
+    """Return the jackknife interval of the first networks' error, each unit of them left out in turn.
+
+    NaN where the first networks are not whole units, or fewer than three.
+    """
+    inside = {unit: curve for unit, curve in without.items() if max(unit) < size}
+    whole = sum(len(unit) for unit in inside) == size
+    values = [curve.mean[size - len(unit) - 1] for unit, curve in inside.items()] if whole else []
+    return jackknife_gap(value, [values if len(values) > 2 else [float("nan")] * 2])
+
+
+def _limit_interval(limit: float, without: dict[tuple[int, ...], Curve]) -> Interval:
+    found = [limits.power_law(range(1, len(curve.networks) + 1), curve.mean) for curve in without.values()]
+    return jackknife_gap(limit, [[float("nan") if x is None else x for x in found]])

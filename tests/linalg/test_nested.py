@@ -1,0 +1,58 @@
+"""The errors of every leading design against a fit of its own."""
+
+import numpy as np
+import pytest
+import torch
+
+from widthwise.errors import DataError
+from widthwise.linalg import nested, ridge
+from widthwise.linalg.moments import Moments
+
+GRID = torch.tensor([1e-9, 1e-6, 1e-3, 1.0], dtype=torch.float64)
+
+
+@pytest.fixture
+def random(seed):
+    return np.random.default_rng(seed)
+
+
+def moments_of(Z: np.ndarray, shift=None) -> Moments:
+    moments = Moments(Z.shape[1], shift)
+    moments.update(torch.from_numpy(Z))
+    return moments
+
+
+def awkward(random, n: int, p: int, t: int = 5) -> np.ndarray:
+    """Return rows of sources, then targets: some columns dead, some twice, a spectrum that falls."""
+    X = random.normal(size=(n, p)) @ (random.normal(size=(p, p)) * np.logspace(0, -4, p))
+    Y = X @ random.normal(size=(p, t)) / np.abs(X).max() + 0.1 * random.normal(size=(n, t))
+    X[:, p // 2], X[:, p // 3], X[:, 5:8] = 3.3, X[:, 0], X[:, 1:4]
+    return np.hstack([X + 10, Y])
+
+
+@pytest.mark.parametrize(("p", "edges"), [(24, (3, 10, 24)), (300, (128, 129, 300)), (300, tuple(range(20, 301, 20)))])
+@pytest.mark.parametrize("held", [60, 500])
+def test_every_leading_design_has_the_error_of_its_own_fit(p, edges, held, random):
+    Z = awkward(random, 900 + held, p)
+    fit = moments_of(Z[:900])
+    score = moments_of(Z[900:], fit.shift)
+    source, target = torch.arange(p), p + torch.arange(5)
+    design = nested.design(fit, source, target)
+    part = nested.scored(design, score, source, target)
+    ours = nested.errors(design, [part, part], edges, GRID)
+    assert torch.equal(ours[0], ours[1])
+    for k, edge in enumerate(edges):
+        own = ridge.fit(fit, source[:edge], target, smallest=1e-10)
+        penalties = GRID * design.scale / own.scale
+        truth = ridge.held_out(own, score, source[:edge], target).errors(penalties)
+        assert torch.allclose(ours[0, k], truth, rtol=1e-8, atol=1e-11 * float(part.squares.max()))
+
+
+def test_columns_that_no_penalty_parts_are_refused():
+    Z = np.hstack([np.ones((50, 1)) * np.arange(50)[:, None]] * 3 + [np.arange(50.0)[:, None] ** 2])
+    fit = moments_of(Z)
+    source, target = torch.arange(3), torch.tensor([3])
+    design = nested.design(fit, source, target)
+    part = nested.scored(design, fit, source, target)
+    with pytest.raises(DataError, match="collinear"):
+        nested.errors(design, [part], (3,), torch.tensor([1e-300], dtype=torch.float64))
