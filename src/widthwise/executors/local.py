@@ -1,12 +1,13 @@
 """Processes on this machine, one thread each: as many as there are cores."""
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -84,7 +85,8 @@ class _Pool:
         self.pool = ProcessPoolExecutor(count, context, _start, given)
 
     def run(self, jobs: Sequence[Job], board: _Board) -> None:
-        futures = [self.pool.submit(_do, k, job) for k, job in enumerate(jobs)]
+        with _holding_interrupts():  # a process that is still starting would show where it was
+            futures = [self.pool.submit(_do, k, job) for k, job in enumerate(jobs)]
         try:
             self._watch(futures, board)
         finally:  # on Ctrl-C too: workers save what they have
@@ -143,6 +145,19 @@ def _do(k: int, job: Job) -> int:
 
     job.perform(_own["worker"], tell)
     return k
+
+
+@contextlib.contextmanager
+def _holding_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until afterwards, from here and from processes that are started meanwhile."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_main_thread() -> bool:
