@@ -127,16 +127,13 @@ class Regression:
                 )
         return tuple(made[getattr(part, self.size)] for part in self.joint.split.parts)
 
-    @cached_property
+    @property
     def squares(self) -> Float[Tensor, " targets"]:
         """Sums of squares of every target over all scored rows, about their mean or their class's.
 
         Exactly 0 for a target that does not vary on those rows, or not within a class.
         """
-        moments, own = self._scored
-        squares = centring.squares_about(moments, own, own.means, self._target)
-        varies = centring.varying(moments, squares, self._target, self._labels)
-        return torch.where(varies, squares, 0.0)
+        return self._scored[1]
 
     def path(self) -> Float[Tensor, "penalties targets"]:
         """Return every target's pooled error at each penalty, in the order they were given."""
@@ -176,36 +173,35 @@ class Regression:
         return self.joint.moments(cells, self._columns, crossed=len(self._columns) - len(self._target))
 
     @cached_property
-    def _scored(self) -> tuple[Moments, centring.Strata]:
-        moments = self._moments(self.joint.split.score_cells)
-        return moments, centring.strata(moments, self._labels)
+    def _scored(self) -> tuple[centring.Strata, Float[Tensor, " targets"]]:
+        """The strata of all scored rows, and every target's squares about their means."""
+        columns, cells = self._columns, self.joint.split.score_cells
+        moments = self._moments(cells) if self._labels is not None else self.joint.moments(cells, columns, crossed=0)
+        own = centring.strata(moments, self._labels)
+        squares = centring.squares_about(moments, own, own.means, self._target)
+        varies = centring.varying(moments, squares, self._target, self._labels)
+        return own, torch.where(varies, squares, 0.0)
 
-    @cached_property
-    def _held_out(self) -> tuple[ridge.HeldOut, ...]:
-        return tuple(
-            ridge.held_out(fit, self._moments(part.score), self._source, self._target, self._labels)
-            for part, fit in zip(self.joint.split.parts, self.fits, strict=True)
-        )
+    def _held_out(self, k: int) -> ridge.HeldOut:
+        moments = self._moments(self.joint.split.parts[k].score)
+        return ridge.held_out(self.fits[k], moments, self._source, self._target, self._labels)
 
     @cached_property
     def _curves(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:
         """Errors relative to `squares`: at every penalty, and at an infinite one."""
-        curves = self._errors(self.penalties) / self._scale
-        means = torch.stack([part.squares for part in self._held_out]) / self._scale
-        if self.options.per_target:
-            del self._held_out  # No more is asked of it, and it is large.
-        if self.size != "fit":
-            del self.fits  # Of nested fits only the errors are asked for.
-        return curves, means
-
-    def _errors(self, penalties: Float[Tensor, " penalties"]) -> Float[Tensor, "parts penalties targets"]:
-        """Return every part's sums of squared error; parts of one fit are done at once."""
-        found: dict[int, Tensor] = {}
+        errors: dict[int, Tensor] = {}
+        means: dict[int, Tensor] = {}
         for fit in {id(fit): fit for fit in self.fits}.values():
             own = [k for k, other in enumerate(self.fits) if other is fit]
-            errors = ridge.errors([self._held_out[k] for k in own], penalties)
-            found.update(zip(own, errors, strict=True))
-        return torch.stack([found[k] for k in range(len(self.fits))])
+            held = [self._held_out(k) for k in own]  # of one fit at a time: they are large
+            errors.update(zip(own, ridge.errors(held, self.penalties), strict=True))
+            means.update((k, part.squares) for k, part in zip(own, held, strict=True))
+        if self.size != "fit":
+            del self.fits  # Of nested fits only the errors are asked for.
+        parts = sorted(errors)
+        return torch.stack([errors[k] for k in parts]) / self._scale, torch.stack(
+            [means[k] for k in parts]
+        ) / self._scale
 
     @property
     def _scale(self) -> Float[Tensor, " targets"]:
@@ -248,7 +244,7 @@ class Regression:
         shared = float(optimum.penalty[0]) if len(targets) else math.inf
         if math.isinf(shared):
             return self._curves[1][k][targets]
-        at = self._held_out[k].errors(torch.tensor([shared], dtype=torch.float64))[0]
+        at = self._held_out(k).errors(torch.tensor([shared], dtype=torch.float64))[0]
         return (at / self._scale)[targets]
 
     def _block_sums(self, targets: Int[Tensor, " chosen"], choice: Choice) -> tuple[Tensor, Tensor]:
@@ -260,7 +256,7 @@ class Regression:
             f.means[:, self._target[targets]] - f.means[:, self._source] @ W
             for f, W in zip(self.fits, weights, strict=True)
         ]
-        mean = self._scored[1].means[:, self._target[targets]]
+        mean = self._scored[0].means[:, self._target[targets]]
         part_of = torch.full((split.cells,), -1)
         for k, part in enumerate(split.parts):
             part_of[list(part.score)] = k

@@ -133,17 +133,23 @@ class Banded:
         return {}
 
 
-def reduce(S: Float[Tensor, "size size"], block: int = BLOCK) -> Banded:
+def reduce(S: Float[Tensor, "size size"], block: int = BLOCK, *, overwrite: bool = False) -> Banded:
     """Return a symmetric matrix in block-tridiagonal form.
 
     Columns are best in the order of falling variance: small ones then keep their digits beside large ones.
+
+    Args:
+        overwrite: work in S itself, which is as large as all else that is needed.
     """
     size = len(S)
     block = min(block, max(size, 1))
-    padded = -(-size // block) * block
-    A = S.new_zeros(padded, padded)
-    A[:size, :size] = S
-    panels, below = [], []
+    added = -size % block
+    A = torch.nn.functional.pad(S, (0, added, 0, added)) if added or not overwrite else S
+    del S
+    padded = size + added
+    wide: list[Panel] = []
+    panels: list[Panel] = []
+    below: list[Tensor] = []
     for start in range(block, padded, block):
         panel, triangle = _panel(A[start:, start - block : start], start)
         V, VT = panel.V, panel.V @ panel.T
@@ -153,10 +159,12 @@ def reduce(S: Float[Tensor, "size size"], block: int = BLOCK) -> Banded:
         rest.addmm_(torch.cat([V, W], 1), torch.cat([W, V], 1).T, alpha=-1)
         panels.append(panel)
         below.append(triangle)
+        if len(panels) == JOINED or start + block == padded:
+            wide.append(_joined(panels))
+            panels = []
     blocks = [A[k : k + block, k : k + block].clone() for k in range(0, padded, block)]
-    diagonal = torch.stack(blocks) if blocks else S.new_zeros(0, block, block)
-    wide = tuple(_joined(panels[k : k + JOINED]) for k in range(0, len(panels), JOINED))
-    return Banded(size, wide, diagonal, torch.stack(below) if below else diagonal[:0])
+    diagonal = torch.stack(blocks) if blocks else A.new_zeros(0, block, block)
+    return Banded(size, tuple(wide), diagonal, torch.stack(below) if below else diagonal[:0])
 
 
 def _panel(columns: Float[Tensor, "rows block"], start: int) -> tuple[Panel, Float[Tensor, "block block"]]:

@@ -4,7 +4,7 @@ The source's second moments S are brought into a form in which S + penalty is so
 the held-out error comes from the held-out moments, without predictions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -90,38 +90,45 @@ def fit(
     squares = squares_about(moments, own, own.means, source)
     live = varying(moments, squares, source, labels).nonzero()[:, 0]
     live = live[squares[live].argsort(descending=True, stable=True)]
-    S = second_about(moments, own, own.means, source, source)[live[:, None], live]
-    C = second_about(moments, own, own.means, source, target)[live]
-    factors = standard_factors(S) if standardize else torch.ones_like(S.diagonal())
-    if standardize:
-        S = S * factors * factors[:, None]
-    scale = float(S.diagonal().sum()) / max(len(live), 1)
+    factors = standard_factors(squares[live]) if standardize else torch.ones_like(squares[live])
+
+    def second() -> Float[Tensor, "live live"]:
+        S = second_about(moments, own, own.means, source, source)[live[:, None], live]
+        return S.mul_(factors).mul_(factors[:, None]) if standardize else S
+
+    scale = float((squares[live] * factors.square()).sum()) / max(len(live), 1)
     rank = moments.n - int((own.counts > 0).sum())
-    form = _form(S, smallest * scale if smallest >= SMALLEST else 0.0, rank)
+    form = _form(second, smallest * scale if smallest >= SMALLEST else 0.0, rank)
+    C = second_about(moments, own, own.means, source, target)[live]
     projected = form.rotate(C * factors[:, None])
     return Ridge(moments.n, scale, len(live), own.means, form, live, factors, len(source), projected)
 
 
-def _form(S: Float[Tensor, "live live"], smallest: float, rank: int) -> banded.Banded | spectral.Spectral:
+def _form(second: Callable[[], Tensor], smallest: float, rank: int) -> banded.Banded | spectral.Spectral:
     """Return S in band form if that serves the smallest absolute penalty, else in its principal directions.
 
     With fewer rows than columns the form is of what the rows span, as a dual solution would be.
+
+    Args:
+        second: makes S, which is large: nothing else holds it while it is reduced.
     """
     if smallest > 0:
-        form = banded.reduce(S) if rank >= len(S) else _thin(S, rank)
+        form = _banded(second(), rank)
         if form.positive(smallest):
             return form
-    return spectral.decompose(S, rank)
+    return spectral.decompose(second(), rank)
 
 
-def _thin(S: Float[Tensor, "live live"], rank: int) -> banded.Banded:
+def _banded(S: Float[Tensor, "live live"], rank: int) -> banded.Banded:
+    if rank >= len(S):
+        return banded.reduce(S, overwrite=True)
     basis, T = torch.linalg.qr(spectral.factor(S.cpu(), rank).to(S.device))
-    return replace(banded.reduce(T @ T.T), basis=basis)
+    return replace(banded.reduce(T @ T.T, overwrite=True), basis=basis)
 
 
-def standard_factors(S: Float[Tensor, "source source"]) -> Float[Tensor, " source"]:
+def standard_factors(squares: Float[Tensor, " source"]) -> Float[Tensor, " source"]:
     """Return 1 / max(deviation, STANDARD_FLOOR * largest deviation) of every column, up to a common scale."""
-    deviation = S.diagonal().clamp_min(0).sqrt()
+    deviation = squares.clamp_min(0).sqrt()
     largest = float(deviation.amax()) if len(deviation) else 0.0
     if largest == 0.0:
         return torch.ones_like(deviation)
@@ -197,22 +204,21 @@ def held_out(
     """Return what the moments of rows that are not in the fit say of its errors, without predictions."""
     own, live, f = strata(moments, labels), fit.live, fit.factors
     H = second_about(moments, own, fit.means, source, source)[live[:, None], live]
-    if bool((f != 1).any()):
-        H = H * f * f[:, None]
+    root, jitter = triangular_root(H.mul_(f).mul_(f[:, None]))
+    del H
     cross = second_about(moments, own, fit.means, source, target)[live] * f[:, None]
-    root, jitter = triangular_root(H)
     squares = squares_about(moments, own, fit.means, target)
     return HeldOut(fit, root, jitter, cross, squares)
 
 
 def triangular_root(H: Float[Tensor, "size size"]) -> tuple[Float[Tensor, "size size"], float]:
-    """Return R and a jitter with R'R = H + jitter, R upper triangular, for H that may be singular."""
-    mean = float(H.diagonal().mean()) if len(H) else 0.0
+    """Return R and a jitter with R'R = H + jitter, R upper triangular, for H that may be singular; H is lost."""
+    diagonal = H.diagonal().clone()
+    mean = float(diagonal.mean()) if len(H) else 0.0
     jitter = JITTER * mean if mean > 0 else 1.0
     while True:
-        shifted = H.clone()
-        shifted.diagonal().add_(jitter)
-        root, failed = torch.linalg.cholesky_ex(shifted, upper=True)
+        H.diagonal().copy_(diagonal + jitter)
+        root, failed = torch.linalg.cholesky_ex(H, upper=True)
         if not bool(failed):
             return root, jitter
         jitter *= 10
