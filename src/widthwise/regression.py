@@ -198,10 +198,8 @@ class Regression:
             means.update((k, part.squares) for k, part in zip(own, held, strict=True))
         if self.size != "fit":
             del self.fits  # Of nested fits only the errors are asked for.
-        parts = sorted(errors)
-        return torch.stack([errors[k] for k in parts]) / self._scale, torch.stack(
-            [means[k] for k in parts]
-        ) / self._scale
+        curves, at_infinity = (torch.stack([found[k] for k in sorted(found)]) for found in (errors, means))
+        return curves / self._scale, at_infinity / self._scale
 
     @property
     def _scale(self) -> Float[Tensor, " targets"]:

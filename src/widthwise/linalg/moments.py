@@ -110,10 +110,12 @@ class Moments:
 
     @property
     def squares(self) -> Float[Tensor, " columns"]:
-        """The sum of (z - shift)^2."""
+        """The sum of (z - shift)^2; NaN for columns selected without their products that have no powers either."""
         self._flush()
         crossed = [block.diagonal() for block in self._blocks]
-        return torch.cat([torch.cat([self._total[:0], *crossed])[: self.powered], self._powers[0]])
+        known = torch.cat([self._total[:0], *crossed])[: self.powered]
+        unknown = self._total.new_full((self.powered - len(known),), torch.nan)
+        return torch.cat([known, unknown, self._powers[0]])
 
     @property
     def second(self) -> Float[Tensor, "crossed columns"]:
