@@ -12,7 +12,7 @@ TOOLS = {"concatenate", "count_matching", "load_study", "plan", "probe_accuracy"
 
 
 def test_the_public_names_are_these_and_sorted():
-    assert widthwise.__all__ == sorted(ERRORS | TOOLS | {"Moments", "Store"})
+    assert widthwise.__all__ == sorted(ERRORS | TOOLS | {"Moments", "SpanRegressor", "Store"})
 
 
 @pytest.mark.parametrize("name", [*widthwise.__all__, "__version__"])

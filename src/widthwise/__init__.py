@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from widthwise.config import load_study
     from widthwise.cost import plan
     from widthwise.errors import DataError, NumericsWarning, StorageError, UsageError, WidthwiseError
+    from widthwise.estimator import SpanRegressor
     from widthwise.executors.base import run
     from widthwise.linalg.moments import Moments
     from widthwise.measures.probe_accuracy import probe_accuracy
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "Moments",
     "NumericsWarning",
+    "SpanRegressor",
     "StorageError",
     "Store",
     "UsageError",
@@ -42,6 +44,7 @@ _HOME = {
     "DataError": "errors",
     "Moments": "linalg.moments",
     "NumericsWarning": "errors",
+    "SpanRegressor": "estimator",
     "StorageError": "errors",
     "Store": "store",
     "UsageError": "errors",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,6 +36,16 @@ class Options:
                 f"a curve through penalties needs each above 0 and none twice; got {told}. Leave those out, or "
                 "pass interpolate=False to take the best of them as they are."
             )
+
+
+def given(penalties: Any) -> tuple[float, ...]:
+    """Return penalties that a caller gives as they are; half decades from 1e-9 to 10 for None."""
+    if penalties is None:
+        return penalty_path.HALF_DECADES
+    try:
+        return tuple(float(penalty) for penalty in penalties)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"penalties must be numbers in a list, such as [1e-6, 1e-3]; not {penalties!r}.") from error
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ from widthwise import seeds
 from widthwise.columns import Concatenation, reader, stacked
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg import intervals, limits
-from widthwise.linalg.penalty_path import HALF_DECADES
 from widthwise.measures.base import Score
 from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair, Split, held_out, k_fold
-from widthwise.regression import Options, Regression
+from widthwise.regression import Options, Regression, given
 
 VERSION = 1
 NEEDS = frozenset({"moments", "features"})
@@ -166,7 +165,7 @@ def span_error(
     """
     sides, rows = _rows_of(source, target, split, source_test, target_test, folds, groups, nested=extrapolate)
     joint = Joint(sides, rows, _classes(labels, len(rows.cell)), ("source",), precision)
-    options = Options(_given(penalties), interpolate, per_target, standardize)
+    options = Options(given(penalties), interpolate, per_target, standardize)
     result = _spanned(Pair(joint, ("source",), ("target",)), options, row_blocks=row_interval, extrapolate=extrapolate)
     if result.constant == len(result.per_feature):
         n = sum(int((joint.split.cell == k).sum()) for k in joint.split.fit_cells)
@@ -339,15 +338,6 @@ def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
     if found.shape != (n,):
         raise DataError(f"labels have shape {found.shape}; there must be one for each of the {n} rows.")
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64))
-
-
-def _given(penalties: Any) -> tuple[float, ...]:
-    if penalties is None:
-        return HALF_DECADES
-    try:
-        return tuple(float(penalty) for penalty in penalties)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"penalties must be numbers in a list, such as [1e-6, 1e-3]; not {penalties!r}.") from error
 
 
 def _warn(result: SpanError) -> None:

@@ -1,0 +1,168 @@
+"""Rows dealt to folds as they come, and one ridge regression of them all: held-out errors choose, a refit answers."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from widthwise import seeds
+from widthwise.columns import CHUNK
+from widthwise.errors import DataError, NumericsWarning
+from widthwise.linalg import penalty_path, ridge
+from widthwise.linalg.moments import Moments, merged
+from widthwise.linalg.penalty_path import Optimum
+from widthwise.regression import Options
+
+ROUNDS = 1024  # of dealing rows to folds that one random stream serves
+
+
+class Dealt:
+    """A stream of rows, dealt to folds: their moments, [features | targets], one of each fold."""
+
+    def __init__(self, folds: int, features: int, targets: int, device: torch.device):
+        columns, kind = features + targets, {"crossed": features, "powered": features, "device": device}
+        self.features, self.device, self.rows = features, device, 0
+        self.cells = [Moments(columns, **kind) for _ in range(folds)]
+
+    def add(self, X: Any, Y: Any) -> None:
+        """Add rows, a few at a time."""
+        for start in range(0, len(X), CHUNK):
+            some = slice(start, start + CHUNK)
+            rows = torch.cat([double(X[some], self.device), double(Y[some], self.device)], 1)
+            if not self.rows:  # All folds take their sums about one point, so that they merge cheaply.
+                for cell in self.cells:
+                    cell.shift = rows.mean(0)
+            fold = dealt(self.rows, len(rows), len(self.cells)).to(self.device)
+            for k, cell in enumerate(self.cells):
+                cell.update(rows[fold == k])
+            self.rows += len(rows)
+
+
+def dealt(first: int, count: int, folds: int) -> Int[Tensor, " rows"]:
+    """Return the folds of some rows of a stream, from number `first` on.
+
+    Every `folds` rows are dealt one to each fold, in an order that is drawn anew: seeded, balanced wherever the
+    stream stops, and known without how long it will be.
+    """
+    size = ROUNDS * folds
+    start = first // size
+    rounds = [
+        torch.rand(ROUNDS, folds, generator=seeds.stream(0, "dealt rows", k)).argsort(dim=1, stable=True).flatten()
+        for k in range(start, -(-(first + count) // size))
+    ]
+    return torch.cat(rounds)[first - start * size :][:count]
+
+
+def double(rows: Any, device: str | torch.device) -> Float[Tensor, "rows columns"]:
+    """Return rows in float64 on a device; of numpy a copy, since they may be read-only or of a foreign byte order."""
+    if isinstance(rows, Tensor):
+        return rows.to(device, torch.float64)
+    return torch.from_numpy(np.array(rows, dtype=np.float64)).to(device)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Coefficients of all rows, and what chose them; attributes of `SpanRegressor` say more."""
+
+    coef: Float[Tensor, "targets features"]
+    intercept: Float[Tensor, " targets"]
+    penalty: Float[Tensor, " targets"]
+    absolute: Float[Tensor, " targets"]
+    error: Float[Tensor, " targets"]
+
+
+def solve(cells: Sequence[Moments], features: int, options: Options) -> Solution:
+    """Return the ridge regression of the last columns on the first, from the moments of two folds or more."""
+    if len(cells) < 2:
+        raise DataError("there is one row (n_samples = 1); cross-validation needs 2 or more.")
+    everything = merged(cells)
+    if not bool(everything.squares.square().isfinite().all()):
+        raise DataError("X or y is too large to square; divide it by a constant, such as its largest value.")
+    source, target = torch.arange(features), torch.arange(features, everything.columns)
+    held_out = _HeldOut.of(cells, source, target, everything.centred_squares[target].cpu(), options)
+    best = held_out.best(range(len(cells)))
+    _warn(best, held_out.squares > 0)
+    # Principal directions, which smallest=0 asks for, serve as many penalties as there are targets at once.
+    fit = ridge.fit(everything, source, target, standardize=options.standardize, smallest=0.0)
+    finite, scale = best.penalty.isfinite(), held_out.scale
+    absolute = torch.where(finite, best.penalty * scale, torch.inf)
+    penalty = torch.where(finite, best.penalty * (scale / fit.scale if fit.scale else 0.0), torch.inf)
+    W, mean = fit.weights(penalty, torch.arange(len(target))), everything.mean
+    return Solution(W.T, mean[target] - mean[source] @ W, best.penalty, absolute, held_out.error())
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """The errors of every fold's rows, fitted on the other folds' rows, at all penalties; on the CPU."""
+
+    parts: tuple[ridge.HeldOut, ...]
+    squares: Float[Tensor, " targets"]  # of all rows about their mean; errors are relative to them
+    penalties: Float[Tensor, " penalties"]
+    curves: Float[Tensor, "folds penalties targets"]
+    means: Float[Tensor, "folds targets"]  # at an infinite penalty
+    options: Options
+
+    @classmethod
+    def of(
+        cls,
+        cells: Sequence[Moments],
+        source: Int[Tensor, " source"],
+        target: Int[Tensor, " targets"],
+        squares: Float[Tensor, " targets"],
+        options: Options,
+    ) -> "_HeldOut":
+        """Fit on all cells but one, for each of them."""
+        penalties = torch.tensor(sorted(options.penalties), dtype=torch.float64)
+        how = {"standardize": options.standardize, "smallest": float(penalties[0])}
+        parts = []
+        for k, cell in enumerate(cells):
+            others = merged(other for j, other in enumerate(cells) if j != k)
+            parts.append(ridge.held_out(ridge.fit(others, source, target, **how), cell, source, target))
+        scale = torch.where(squares > 0, squares, 1.0)
+        curves = torch.stack([part.errors(penalties).cpu() for part in parts]) / scale
+        means = torch.stack([part.squares.cpu() for part in parts]) / scale
+        return cls(tuple(parts), squares, penalties, curves, means, options)
+
+    @property
+    def scale(self) -> float:
+        """What penalties are relative to: the average over the folds' fits."""
+        return sum(part.fit.scale for part in self.parts) / len(self.parts)
+
+    def best(self, folds: Sequence[int]) -> Optimum:
+        """Return the penalties with the least error on some folds, of each target or of all together."""
+        curve, mean = self.curves[list(folds)].sum(0), self.means[list(folds)].sum(0)
+        if self.options.per_target:
+            return penalty_path.best_penalty(curve, mean, self.penalties, self.options.interpolate)
+        weight = self.squares / self.squares.sum().clamp_min(1e-300)
+        together = (curve @ weight)[:, None], (mean @ weight)[None]
+        shared = penalty_path.best_penalty(*together, self.penalties, self.options.interpolate)
+        return Optimum(*(x.expand(len(weight)) for x in vars(shared).values()))
+
+    def error(self) -> Float[Tensor, " targets"]:
+        """Return the error of every target, each fold's at the penalty that is best on the others."""
+        folds = range(len(self.parts))
+        each = [self._error_at(k, self.best([j for j in folds if j != k])) for k in folds]
+        return torch.where(self.squares > 0, torch.stack(each).sum(0), torch.nan)
+
+    def _error_at(self, k: int, optimum: Optimum) -> Float[Tensor, " targets"]:
+        """Return the errors of one fold: off its curves, or at a shared penalty itself.
+
+        Splines of single targets' logarithms do not add up; a rotation of the targets would move their sum.
+        """
+        shared = optimum.penalty[:1]
+        if self.options.per_target or bool(shared.isinf()):
+            curve, mean = self.curves[k], self.means[k]
+            return penalty_path.error_at(curve, mean, self.penalties, optimum, self.options.interpolate)
+        return self.parts[k].errors(shared)[0].cpu() / torch.where(self.squares > 0, self.squares, 1.0)
+
+
+def _warn(best: Optimum, varies: Tensor) -> None:
+    count = int((best.on_edge & varies).sum())
+    if count:
+        told = f"the best penalty of {count} targets is on the grid's edge; pass penalties= with a wider grid."
+        warnings.warn(told, NumericsWarning, stacklevel=4)
