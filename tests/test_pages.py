@@ -29,6 +29,12 @@ def test_the_readme_example_prints_what_the_readme_says(capsys):
     assert capsys.readouterr().out == printed
 
 
+def test_the_estimator_against_that_of_scikit_learn_prints_what_the_page_says(capsys):
+    (example,), (printed,) = blocks("docs/estimator.md", "python"), blocks("docs/estimator.md", "text")
+    exec(example, {})
+    assert capsys.readouterr().out == printed
+
+
 def test_the_readme_study_file_is_one():
     (text,) = blocks("README.md", "yaml")
     assert len(load_study(yaml.safe_load(text)).studies) == 3
