@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from widthwise.errors import DataError, NumericsWarning, UsageError
@@ -79,6 +81,13 @@ def test_coefficients_are_those_of_scikit_learn_at_the_absolute_penalty(options,
     assert np.allclose(model.intercept_, peer.intercept_, rtol=1e-8, atol=1e-8)
     assert np.allclose(model.predict(X), peer.predict(X), rtol=1e-9, atol=1e-9)
     assert model.score(X, Y) == pytest.approx(peer.score(X, Y), rel=1e-9)
+
+
+def test_standardised_features_are_those_of_a_pipeline_with_a_scaler(random):
+    X, Y, _ = linear(random)
+    model = SpanRegressor(standardize=True).fit(X, Y)
+    peer = make_pipeline(StandardScaler(), Ridge(alpha=model.absolute_penalty_, solver="svd")).fit(X, Y)
+    assert np.allclose(model.predict(X), peer.predict(X), rtol=1e-8, atol=1e-8)
 
 
 def test_with_fewer_rows_than_features_too(random):

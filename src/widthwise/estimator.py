@@ -124,7 +124,10 @@ class SpanRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @property
     def absolute_penalty_(self) -> Any:
-        """Penalties as they are added to the sums of squares, which scikit-learn's `Ridge` calls alpha."""
+        """Penalties as they are added to the sums of squares, which scikit-learn's `Ridge` calls alpha.
+
+        With `standardize`, of features that have a variance of 1.
+        """
         return self._told(self._penalty(self._solved.absolute))
 
     @property

@@ -89,9 +89,9 @@ def solve(cells: Sequence[Moments], features: int, options: Options) -> Solution
     _warn(best, held_out.squares > 0)
     # Principal directions, which smallest=0 asks for, serve as many penalties as there are targets at once.
     fit = ridge.fit(everything, source, target, standardize=options.standardize, smallest=0.0)
-    finite, scale = best.penalty.isfinite(), held_out.scale
-    absolute = torch.where(finite, best.penalty * scale, torch.inf)
-    penalty = torch.where(finite, best.penalty * (scale / fit.scale if fit.scale else 0.0), torch.inf)
+    finite, own = best.penalty.isfinite(), _scale(fit, everything, options)
+    absolute = torch.where(finite, best.penalty * held_out.scale, torch.inf)
+    penalty = torch.where(finite, absolute / (own or 1.0), torch.inf)
     W, mean = fit.weights(penalty, torch.arange(len(target))), everything.mean
     return Solution(W.T, mean[target] - mean[source] @ W, best.penalty, absolute, held_out.error())
 
@@ -105,6 +105,7 @@ class _HeldOut:
     penalties: Float[Tensor, " penalties"]
     curves: Float[Tensor, "folds penalties targets"]
     means: Float[Tensor, "folds targets"]  # at an infinite penalty
+    scale: float  # what penalties are relative to: the average over the folds' fits
     options: Options
 
     @classmethod
@@ -119,19 +120,16 @@ class _HeldOut:
         """Fit on all cells but one, for each of them."""
         penalties = torch.tensor(sorted(options.penalties), dtype=torch.float64)
         how = {"standardize": options.standardize, "smallest": float(penalties[0])}
-        parts = []
+        parts, scales = [], []
         for k, cell in enumerate(cells):
             others = merged(other for j, other in enumerate(cells) if j != k)
-            parts.append(ridge.held_out(ridge.fit(others, source, target, **how), cell, source, target))
-        scale = torch.where(squares > 0, squares, 1.0)
-        curves = torch.stack([part.errors(penalties).cpu() for part in parts]) / scale
-        means = torch.stack([part.squares.cpu() for part in parts]) / scale
-        return cls(tuple(parts), squares, penalties, curves, means, options)
-
-    @property
-    def scale(self) -> float:
-        """What penalties are relative to: the average over the folds' fits."""
-        return sum(part.fit.scale for part in self.parts) / len(self.parts)
+            fit = ridge.fit(others, source, target, **how)
+            parts.append(ridge.held_out(fit, cell, source, target))
+            scales.append(_scale(fit, others, options))
+        total = torch.where(squares > 0, squares, 1.0)
+        curves = torch.stack([part.errors(penalties).cpu() for part in parts]) / total
+        means = torch.stack([part.squares.cpu() for part in parts]) / total
+        return cls(tuple(parts), squares, penalties, curves, means, sum(scales) / len(scales), options)
 
     def best(self, folds: Sequence[int]) -> Optimum:
         """Return the penalties with the least error on some folds, of each target or of all together."""
@@ -159,6 +157,16 @@ class _HeldOut:
             curve, mean = self.curves[k], self.means[k]
             return penalty_path.error_at(curve, mean, self.penalties, optimum, self.options.interpolate)
         return self.parts[k].errors(shared)[0].cpu() / torch.where(self.squares > 0, self.squares, 1.0)
+
+
+def _scale(fit: ridge.Ridge, moments: Moments, options: Options) -> float:
+    """Return what a fit's penalties are relative to; of standardised features, as if each had a variance of 1.
+
+    The fit has them as large as the largest, the first that is live: that is another in every fold.
+    """
+    if not options.standardize or not len(fit.live):
+        return fit.scale
+    return fit.scale * moments.n / float(moments.centred_squares[fit.live[0]])
 
 
 def _warn(best: Optimum, varies: Tensor) -> None:
