@@ -173,4 +173,4 @@ def _warn(best: Optimum, varies: Tensor) -> None:
     count = int((best.on_edge & varies).sum())
     if count:
         told = f"the best penalty of {count} targets is on the grid's edge; pass penalties= with a wider grid."
-        warnings.warn(told, NumericsWarning, stacklevel=4)
+        warnings.warn(told, NumericsWarning, stacklevel=5)
