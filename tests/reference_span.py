@@ -1,11 +1,9 @@
 """Slow truths of the span error, in numpy and scipy: explicit folds, the augmented design's SVD, no second moments."""
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.optimize import minimize_scalar
 
 from widthwise.pairs import Split
 
@@ -131,12 +129,9 @@ def effective_rows(Y) -> np.ndarray:
 def _best(penalties, curve, interpolate) -> float:
     if not interpolate:
         return penalties[curve.argmin()]
-    spline, x = _spline(penalties, curve), np.log(penalties)
-    candidates = list(x)
-    for low, high in itertools.pairwise(x):
-        inside = minimize_scalar(spline, bounds=(low, high), method="bounded", options={"xatol": 1e-10})
-        candidates.append(inside.x)
-    return float(np.exp(min(candidates, key=spline)))
+    spline = _spline(penalties, curve)
+    turns = spline.derivative().roots(discontinuity=False, extrapolate=False)
+    return float(np.exp(min([*np.log(penalties), *turns[np.isfinite(turns)]], key=spline)))
 
 
 def _at(penalties, curve, penalty, interpolate) -> float:

@@ -79,12 +79,47 @@ def rare(random):
     return np.hstack([X, indicators]), np.hstack([Y, Y[:, :1] * indicators[:, -3:], indicators[:, :1]])
 
 
-AWKWARD = (plain, few_rows, dead_and_twice, scales, means, everything, rare)
+def many(random):
+    """Return more columns than are reduced at once, of three blocks."""
+    X, Y = plain(random, n=400, p=150)
+    return X, np.hstack([Y[:, :4] + 0.1 * X[:, :4], Y[:, 4:]])
+
+
+def many_dead_and_dependent(random):
+    X, Y = many(random)
+    sums = X[:, :30] @ random.normal(size=(30, 6))
+    dead = np.hstack([np.zeros((len(X), 3)), np.full((len(X), 2), 7.7)])
+    X = np.hstack([X[:, :128], dead, X[:, :9], sums, X[:, 5:7]])
+    return X[:, random.permutation(X.shape[1])], Y
+
+
+def decaying_columns(random):
+    X, Y = many(random)
+    return X * random.permutation(np.logspace(0, -9, X.shape[1])), Y
+
+
+def decaying(random):
+    """Return directions whose deviations fall to 1e-9, turned so that every column has a part of all."""
+    X, Y = many(random)
+    directions = X * np.logspace(0, -9, X.shape[1])
+    return directions @ rotation(random, X.shape[1]), np.hstack([Y, directions @ random.normal(size=(X.shape[1], 2))])
+
+
+AWKWARD = (plain, few_rows, dead_and_twice, scales, means, everything, rare, many, many_dead_and_dependent)
+AWKWARD = (*AWKWARD, decaying_columns, decaying)
+HARD = (scales, everything, decaying)
+
+
+def bound(data) -> float:
+    """Return what an error may be off by. Second moments of float64 know no more where scales span 1e12, nor where
+    a penalty of 1e-9 is all that holds the smallest directions: 1e-16 / 1e-9.
+    """
+    return 1e-6 if data in HARD else 1e-8
 
 
 @pytest.fixture(params=AWKWARD, ids=lambda f: f.__name__)
 def awkward(request, seed):
-    return request.param(np.random.default_rng(seed))
+    return (*request.param(np.random.default_rng(seed)), bound(request.param))
 
 
 @pytest.fixture
@@ -96,25 +131,25 @@ def random(seed):
 
 
 def test_it_equals_the_direct_computation_in_folds(awkward):
-    X, Y = awkward
+    X, Y, bound = awkward
     split = pairs.k_fold("validation", torch.arange(len(X)))
     truth, result = reference.truth(X, Y, split, PENALTIES), quiet(X, Y, **GIVEN)
-    assert off(result.path, truth.path) < 1e-6
+    assert off(result.path, truth.path) < bound
     error, chosen = reference.choose(truth)
-    assert off(result.per_feature, error) < 1e-6
+    assert off(result.per_feature, error) < bound
     assert np.array_equal(result.penalty, np.sort(chosen, 0)[2])  # the median of five
 
 
 def test_it_equals_the_direct_computation_on_test_rows(awkward, random):
-    X, Y = awkward
+    X, Y, bound = awkward
     fit, score = np.split(random.permutation(len(X)), [len(X) * 6 // 10])
     split = pairs.held_out("test", torch.arange(len(fit)), len(fit) + torch.arange(len(score)))
     rows = np.concatenate([fit, score])
     truth = reference.truth(X[rows], Y[rows], split, PENALTIES)
     constant = np.logical_or(*(Y[some].max(0) == Y[some].min(0) for some in (fit, score)))  # these have no error
     result = quiet(X[fit], Y[fit], split="test", source_test=X[score], target_test=Y[score], **GIVEN)
-    assert off(result.path, np.where(constant, np.nan, truth.path)) < 1e-6
-    assert off(result.per_feature, np.where(constant, np.nan, reference.choose(truth)[0])) < 1e-6
+    assert off(result.path, np.where(constant, np.nan, truth.path)) < bound
+    assert off(result.per_feature, np.where(constant, np.nan, reference.choose(truth)[0])) < bound
     assert (result.rows, result.rows_fit) == (len(score), len(fit))
 
 
@@ -131,34 +166,64 @@ def test_it_equals_the_direct_computation_on_test_rows(awkward, random):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("data", [plain, everything], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("data", [plain, everything, many_dead_and_dependent], ids=lambda f: f.__name__)
 def test_it_equals_the_direct_computation_with_options(data, options, random):
     X, Y = data(random)
     groups = random.integers(len(X) // 3, size=len(X)) if options.pop("groups", False) else None
     split = pairs.k_fold("validation", torch.arange(len(X)), options.get("folds", 5), groups)
     truth = reference.truth(X, Y, split, PENALTIES, standardize=options.get("standardize", False))
     result = quiet(X, Y, groups=groups, **GIVEN | options)
-    assert off(result.path, truth.path) < 1e-6
+    assert off(result.path, truth.path) < bound(data)
     how = {name: options[name] for name in ("interpolate", "per_target") if name in options}
     error, chosen = reference.choose(truth, **how)
     if how.keys() == {"interpolate", "per_target"}:  # then not off the curve, but at the penalty itself
         error = reference.error_at(X, Y, split, chosen, truth.squares)
-    assert off(result.per_feature, error) < 1e-6
+    assert off(result.per_feature, error) < bound(data)
 
 
-@pytest.mark.parametrize("data", [plain, few_rows, scales], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("data", [plain, few_rows, scales, many_dead_and_dependent], ids=lambda f: f.__name__)
 def test_within_classes_it_equals_the_direct_computation(data, random):
     X, Y = data(random)
     labels = random.integers(4, size=len(X))
     labels[0] = 9  # a class of one row: others' mean stands in for what no row to fit tells
-    X, Y = X + X.std(0) * (labels[:, None] % 4), Y + 5 * Y.std(0) * (labels[:, None] % 4)
+    spread = np.where(X.max(0) > X.min(0), X.std(0), 0)  # a constant's deviation is rounding
+    X, Y = X + spread * (labels[:, None] % 4), Y + 5 * Y.std(0) * (labels[:, None] % 4)
     split = pairs.k_fold("validation", torch.arange(len(X)))
     truth = reference.truth(X, Y, split, PENALTIES, labels)
     result = quiet(X, Y, labels=labels, **GIVEN)
     error, _ = reference.choose(truth)
     _, supported = reference.support(Y, split)
-    assert off(result.within_class, error[supported].mean()) < 1e-6
+    assert off(result.within_class, error[supported].mean()) < bound(data)
     assert off(result.per_feature, quiet(X, Y, **GIVEN).per_feature) < 1e-12
+
+
+def test_directions_that_all_but_vanish_cost_digits_at_the_smallest_penalty_alone(random):
+    X, Y = decaying(random)
+    split = pairs.k_fold("validation", torch.arange(len(X)))
+    truth, path = reference.truth(X, Y, split, PENALTIES).path, quiet(X, Y, **GIVEN).path
+    assert off(path[1:], truth[1:]) < 1e-8
+    assert off(path[:1], truth[:1]) < 1e-6
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("data", [plain, scales, rare, many_dead_and_dependent], ids=lambda f: f.__name__)
+def test_errors_of_fewer_rows_are_those_of_fits_on_those_rows(data, split, random):
+    X, Y = data(random)
+    if split == "validation":
+        rows, result = pairs.k_fold(split, torch.arange(len(X))), quiet(X, Y, extrapolate=True, **GIVEN)
+    else:
+        n = len(X) * 6 // 10
+        rows = pairs.held_out(split, torch.arange(n), torch.arange(n, len(X)))
+        tests = {"source_test": X[n:], "target_test": Y[n:]}
+        result = quiet(X[:n], Y[:n], split=split, extrapolate=True, **tests, **GIVEN)
+    supported = np.setdiff1d(np.arange(Y.shape[1]), result.constant_features + result.unsupported_features)
+    for part in rows.parts:
+        quarter, half, fit = (set(reference.rows_of(rows, getattr(part, x))) for x in ("quarter", "half", "fit"))
+        assert quarter < half < fit
+        assert (len(quarter), len(half)) == pytest.approx((len(fit) / 4, len(fit) / 2), abs=4)
+    for size in ("quarter", "half", "fit"):
+        error, _ = reference.choose(reference.truth(X, Y, rows, PENALTIES, size=size))
+        assert off(result.extrapolated[size], error[supported].mean()) < bound(data)
 
 
 def test_the_summaries_are_those_of_the_direct_computation(random):
@@ -170,11 +235,11 @@ def test_the_summaries_are_those_of_the_direct_computation(random):
     error = np.where(constant, np.nan, reference.choose(truth)[0])
     result = quiet(X, Y, **GIVEN)
     squares = truth.squares[~constant]
-    assert result.mean == pytest.approx(error[supported].mean(), rel=1e-6)
-    assert result.mean_all == pytest.approx(error[~constant].mean(), rel=1e-6)
-    assert result.median == pytest.approx(np.median(error[supported]), rel=1e-6)
-    assert result.worst == pytest.approx(np.nanmax(error), rel=1e-6)
-    assert result.variance_weighted == pytest.approx((error[~constant] * squares).sum() / squares.sum(), rel=1e-6)
+    assert result.mean == pytest.approx(error[supported].mean(), rel=1e-8)
+    assert result.mean_all == pytest.approx(error[~constant].mean(), rel=1e-8)
+    assert result.median == pytest.approx(np.median(error[supported]), rel=1e-8)
+    assert result.worst == pytest.approx(np.nanmax(error), rel=1e-8)
+    assert result.variance_weighted == pytest.approx((error[~constant] * squares).sum() / squares.sum(), rel=1e-8)
     assert result.constant_features == tuple(np.flatnonzero(constant))
     assert result.unsupported_features == tuple(np.flatnonzero(~supported & ~constant))
     assert (result.constant, result.unsupported) == (2, (~supported & ~constant).sum())
@@ -365,7 +430,7 @@ def test_the_direct_computation_finds(mutate, random, monkeypatch):
     X, Y = dead_and_twice(random)
     truth = reference.truth(X, Y, pairs.k_fold("validation", torch.arange(len(X))), PENALTIES)
     error = reference.choose(truth)[0]
-    assert off(quiet(X, Y, **GIVEN).per_feature, error) < 1e-6
+    assert off(quiet(X, Y, **GIVEN).per_feature, error) < 1e-8
     mutate(monkeypatch)
     assert off(quiet(X, Y, **GIVEN).per_feature, error) > 1e-4
 
