@@ -240,7 +240,13 @@ class Moments:
         try:
             read = load_file(path)
             n, crossed, powered = read["sizes"].tolist()
+            if not (n >= 1 and 0 <= powered <= crossed <= len(read["shift"])):
+                raise ValueError(f"{n} rows, {crossed} crossed and {powered} not powered columns cannot be")
             loaded = cls(len(read["shift"]), read["shift"], crossed=crossed, powered=powered)
+            kept = {"total": loaded._total, "powers": loaded._powers, "low": loaded.low, "high": loaded.high}
+            for name, own in kept.items():
+                if read[name].shape != own.shape or read[name].dtype != own.dtype:
+                    raise ValueError(f"{name} is {tuple(read[name].shape)}, {read[name].dtype}")
             blocks = read["blocks"].split([block.numel() for block in loaded._blocks])
             loaded._blocks = [new.view_as(old) for new, old in zip(blocks, loaded._blocks, strict=True)]
             loaded.n, loaded._total, loaded._powers = n, read["total"], read["powers"]
