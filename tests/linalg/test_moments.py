@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from widthwise.errors import DataError
+from widthwise.errors import DataError, UsageError
 from widthwise.linalg import moments as module
 from widthwise.linalg.moments import Moments, merged
 
@@ -163,3 +164,136 @@ def test_no_rows_are_no_change():
     moments.update(torch.zeros(0, 3))
     moments.merge(Moments(3))
     assert moments.n == 3
+
+
+# Products of some columns, powers of others --------------------------------------------------------------
+
+
+def with_products(rows, crossed, powered, shift=None, **options) -> Moments:
+    moments = Moments(rows.shape[1], shift, crossed=crossed, powered=powered, **options)
+    moments.update(torch.as_tensor(rows))
+    return moments
+
+
+SHARES = [(6, 0), (4, 0), (4, 2), (4, 4), (0, 0), (6, 6)]
+
+
+@pytest.mark.parametrize(("crossed", "powered"), SHARES)
+@pytest.mark.parametrize("how", ["at once", "in batches", "merged", "about another point"])
+def test_products_and_powers_of_some_columns_are_those_of_all(crossed, powered, how, seed):
+    random = np.random.default_rng(seed)
+    rows = rows_with_means(random)
+    shift = torch.from_numpy(rows.mean(0) + rows.std(0) * random.normal(size=6))
+    whole = of(rows, shift)
+    if how == "at once":
+        some = with_products(rows, crossed, powered, shift)
+    elif how == "in batches":
+        some = Moments(6, shift, crossed=crossed, powered=powered)
+        for batch in torch.from_numpy(rows).split(33):
+            some.update(batch)
+    elif how == "merged":
+        some = merged(with_products(part, crossed, powered, shift) for part in np.split(rows, [50, 120]))
+    else:
+        some = with_products(rows, crossed, powered).about(shift)
+    assert some.second.shape == (crossed, 6)
+    assert torch.allclose(some.second, whole.second[:crossed], rtol=1e-9, atol=1e-9 * float(whole.second.max()))
+    for name in ("total", "squares", "mean", "low", "high", "constant"):
+        assert torch.allclose(getattr(some, name), getattr(whole, name), rtol=1e-9), name
+    assert torch.allclose(some.centred_squares, whole.centred_squares, rtol=1e-9)
+    effective = some.effective_rows
+    assert effective[:powered].isnan().all()
+    assert torch.allclose(effective[powered:], whole.effective_rows[powered:], rtol=1e-9)
+
+
+def test_columns_chosen_across_the_shares_keep_what_each_has(seed):
+    rows = rows_with_means(np.random.default_rng(seed), size=10)
+    some, chosen = with_products(rows, 4, 2), torch.tensor([1, 3, 2, 5])
+    picked = some.select(chosen, crossed=3)
+    assert (picked.crossed, picked.powered) == (3, 1)
+    assert torch.equal(picked.second, some.second[chosen[:3]][:, chosen])
+    assert torch.equal(picked.squares, some.squares[chosen])
+    assert torch.equal(picked.effective_rows[1:], some.effective_rows[chosen[1:]])
+
+
+def test_columns_without_products_and_powers_are_refused():
+    with pytest.raises(AssertionError, match="neither crossed nor powered have no squares"):
+        Moments(6, crossed=2, powered=3)
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(UsageError, match="precision must be 'float64' or 'float32_chunks', not 'float16'"):
+        Moments(6, precision="float16")
+
+
+@pytest.mark.parametrize("size", [0, 1e4])
+def test_products_in_float32_are_within_3e_7_of_the_columns_deviations(size, seed):
+    rows = rows_with_means(np.random.default_rng(seed), n=3000, size=size)
+    cheap, exact = (with_products(rows, 6, 0, precision=p) for p in ("float32_chunks", "float64"))
+    deviations = exact.squares.sqrt()
+    assert ((cheap.second - exact.second).abs() <= 3e-7 * torch.outer(deviations, deviations)).all()
+    for name in ("total", "low", "high", "constant", "effective_rows"):  # only products are cheap
+        assert torch.equal(getattr(cheap, name), getattr(exact, name)), name
+
+
+# Files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("crossed", "powered"), SHARES)
+@pytest.mark.parametrize("columns", [6, 300])
+def test_what_is_saved_is_loaded_and_goes_on(crossed, powered, columns, seed, tmp_path):
+    random = np.random.default_rng(seed)
+    first, second = random.normal(size=(2, 700, columns)) + 10  # more rows than one product has, some of them wait
+    kept = with_products(first, columns * crossed // 6, columns * powered // 6)
+    kept.save(tmp_path / "moments")
+    loaded = Moments.load(tmp_path / "moments")
+    for name in ("n", "columns", "crossed", "powered"):
+        assert getattr(loaded, name) == getattr(kept, name), name
+    for name in ("shift", "low", "high", "total", "squares", "second", "effective_rows"):
+        assert torch.equal(*(getattr(m, name).nan_to_num(-1) for m in (loaded, kept))), name
+    for moments in (kept, loaded):
+        moments.update(torch.from_numpy(second))
+    assert torch.equal(loaded.second, kept.second)
+    assert merged([loaded, kept]).n == 2800
+
+
+def damage(path, how) -> None:
+    whole = path.read_bytes()
+    tensors = load_file(path)
+    if how == "cut short":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "of something else":
+        save_file({"weights": torch.zeros(3)}, path)
+    elif how == "missing":
+        path.unlink()
+    elif how == "header":
+        path.write_bytes(b"\xff" * 64 + whole[64:])
+    elif how == "fewer products":
+        save_file(tensors | {"blocks": tensors["blocks"][:-1].clone()}, path)
+    elif how == "no sizes":
+        save_file({name: x for name, x in tensors.items() if name != "sizes"}, path)
+    elif how == "two sizes":
+        save_file(tensors | {"sizes": tensors["sizes"][:2].clone()}, path)
+    elif how == "fewer totals":
+        save_file(tensors | {"total": tensors["total"][:-1].clone()}, path)
+    elif how == "fewer powers":
+        save_file(tensors | {"powers": tensors["powers"][:, :-1].clone()}, path)
+    elif how == "other extremes":
+        save_file(tensors | {"low": tensors["low"][:-1].clone()}, path)
+    elif how == "more powered than crossed":
+        save_file(tensors | {"sizes": torch.tensor([700, 2, 5])}, path)
+    elif how == "no rows":
+        save_file(tensors | {"sizes": torch.tensor([-1, 6, 0])}, path)
+
+
+DAMAGE = ("cut short", "empty", "of something else", "missing", "header", "fewer products", "no sizes", "two sizes")
+DAMAGE = (*DAMAGE, "fewer totals", "fewer powers", "other extremes", "more powered than crossed", "no rows")
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_file_is_refused(how, seed, tmp_path):
+    of(rows_with_means(np.random.default_rng(seed), n=700)).save(tmp_path / "moments")
+    damage(tmp_path / "moments", how)
+    with pytest.raises(DataError, match=r"moments does not hold moments \(.+\); write them again with save"):
+        Moments.load(tmp_path / "moments")
