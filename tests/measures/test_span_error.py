@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -674,6 +675,83 @@ def test_a_value_that_is_not_finite_is_refused_with_its_place(value, random):
         span_error(Y, X)
     with pytest.raises(DataError, match=f"source: row 50 of the test rows, column 3 is {value}"):
         span_error(X[:100], Y[:100], split="test", source_test=X[100:], target_test=Y[100:])
+
+
+# Precision -----------------------------------------------------------------------------------------------
+
+
+def networks(random, n=1500):
+    """Return sources and targets as networks have them: float32, ReLU, spanned unequally well."""
+    hidden = np.maximum(random.normal(size=(n, 64)) @ random.normal(size=(64, 130)), 0)
+    both = np.maximum(hidden @ random.normal(size=(130, 130)) / 130**0.5, 0).astype(np.float32)
+    return both[:, :100], both[:, 100:]
+
+
+@contextmanager
+def lax():
+    """Leave on what a caller may have: bfloat16 products of float32 matrices, by two roads."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+CONDITIONED = (
+    plain,
+    few_rows,
+    dead_and_twice,
+    means,
+    rare,
+    scales,
+    everything,
+    many,
+    many_dead_and_dependent,
+    networks,
+)
+
+
+@pytest.mark.parametrize("data", CONDITIONED, ids=lambda f: f.__name__)
+def test_float32_chunks_cost_3e_6_of_an_error_of_a_tenth_or_more(data, random):
+    X, Y = data(random)
+    exact, cheap = (quiet(X, Y, precision=p) for p in ("float64", "float32_chunks"))
+    supported = np.setdiff1d(np.arange(Y.shape[1]), exact.constant_features + exact.unsupported_features)
+    ours, truth = (np.array(result.per_feature)[supported] for result in (cheap, exact))
+    assert (np.abs(ours - truth) <= 3e-6 * np.maximum(truth, 0.1)).all()
+    assert (cheap.constant_features, cheap.unsupported_features) == (
+        exact.constant_features,
+        exact.unsupported_features,
+    )
+
+
+def test_float32_chunks_do_not_tell_a_spanned_feature_from_one_spanned_to_1e_7(random):
+    X = random.normal(size=(2000, 40))
+    exact, cheap = (quiet(X, X[:, :9], precision=p).worst for p in ("float64", "float32_chunks"))
+    assert exact < 1e-12
+    assert cheap < 3e-7
+
+
+def test_float32_chunks_are_not_for_directions_that_all_but_vanish(random):
+    X, Y = decaying(random)
+    exact, cheap = (quiet(X, Y, precision=p, **GIVEN).path for p in ("float64", "float32_chunks"))
+    assert off(cheap[:1], exact[:1]) > 0.1  # at a penalty of 1e-9
+    assert off(cheap[5:], exact[5:]) < 1e-4  # of 10
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32_chunks"])
+@pytest.mark.parametrize("data", [networks, many_dead_and_dependent], ids=lambda f: f.__name__)
+def test_what_a_caller_allows_float32_products_changes_no_bit(data, precision, random):
+    X, Y = data(random)
+    options = {"precision": precision, "labels": np.arange(len(X)) % 3}
+    expected = quiet(X, Y, **options)
+    with lax():
+        result = quiet(X, Y, **options)
+        assert torch.get_float32_matmul_precision() == "medium"  # as it was left
+        assert torch.is_autocast_enabled("cpu")
+    assert result == expected
 
 
 # Every form of features ----------------------------------------------------------------------------------

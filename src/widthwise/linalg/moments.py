@@ -33,7 +33,7 @@ class Moments:
         powered: take third and fourth powers only of columns from this one on (NaN for those before it, which are
             crossed); `effective_rows` needs them.
         precision: "float64"; or "float32_chunks", which multiplies 512 rows at a time in float32 and sums the
-            products in float64: faster, for at most 3e-6, relatively, in a span error.
+            products in float64: faster, for 3e-7 of two columns' deviations in their product.
         device: where the sums are kept and made.
 
     Raises:

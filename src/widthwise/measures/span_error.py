@@ -151,7 +151,8 @@ def span_error(
         extrapolate: also fit on a quarter and a half of the rows, and extrapolate to infinitely many.
         row_interval: bootstrap the mean over row blocks.
         precision: "float64"; or "float32_chunks": products of 512 rows at a time in float32, sums in float64, for
-            at most 3e-6, relatively, in a feature's error.
+            3e-7 in a feature's error (3e-6, relatively, of one of 0.1). Not for a source with directions below
+            1e-3 of its largest in deviation: at small penalties their errors are then wrong.
 
     Raises:
         UsageError: for options that cannot be.
