@@ -101,7 +101,7 @@ def test_the_known_error_of_a_fitted_map_is_that_on_a_million_rows(name, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SPLITS)
 def test_the_row_interval_covers_the_error_of_the_same_maps(name, capsys):
-    """2,000 repetitions of one population; half-widths against the true deviation times t."""
+    """Repetitions of one population; half-widths against the true deviation times t."""
     split, repetitions, least = SPLITS[name]
     found = np.array([once(split, repetition) for repetition in range(repetitions)])
     mean, low, high, truth = found.T
