@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from widthwise import cli, progress, results
+from widthwise.array_gap import span_gap
 from widthwise.errors import NumericsWarning
 from widthwise.executors import base as executors
 from widthwise.measures.span_error import span_error
@@ -210,6 +211,63 @@ def test_a_warning_is_one_line_on_stderr_and_none_on_stdout(widthwise, pair):
     assert len(err.splitlines()) == 1
 
 
+def test_span_of_both_directions_is_that_of_each(widthwise, pair):
+    found = json.loads(widthwise("span", "narrow.npy", "wide.npy", "--both", "--json")[1])
+    assert list(found) == ["source_to_target", "target_to_source"]
+    for sides, one in zip((pair, pair[::-1]), found.values(), strict=True):
+        assert set(one) == SPAN_KEYS
+        assert one["mean"] == pytest.approx(span_error(*sides).mean, rel=1e-9)
+    _, out, _ = widthwise("span", "narrow.npy", "wide.npy", "--both")
+    assert "\ntarget spans " in out
+    assert out.startswith("source spans ")
+
+
+def test_span_of_folders_and_in_float32_is_that_of_arrays(widthwise, pair, tmp_path):
+    for k, rows in enumerate((slice(0, 250), slice(250, 600))):
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        np.save(tmp_path / "shards" / f"{k}.npy", pair[0][rows])
+    found = json.loads(widthwise("span", "shards", "wide.npy", "--precision", "float32_chunks", "--json")[1])
+    assert found["mean"] == pytest.approx(span_error(*pair, precision="float32_chunks").mean, rel=1e-9)
+
+
+def test_span_that_takes_long_says_how_far_it_is(widthwise, pair, monkeypatch):
+    monkeypatch.setattr(progress, "AFTER", 0.0)
+    code, out, err = widthwise("span", "narrow.npy", "wide.npy", "--json")
+    assert code == 0
+    assert json.loads(out)
+    assert err.splitlines() == ["reading features: done in 0 s", "comparing features: done in 0 s"]
+    assert widthwise("span", "narrow.npy", "wide.npy", "--json", "--quiet")[1:] == (out, "")
+
+
+@pytest.fixture
+def fleets(tmp_path):
+    """Write three wide networks as files and five narrow ones as a folder; return their arrays."""
+    random = np.random.default_rng(0)
+    known = random.normal(size=(300, 8))
+    wide = [known @ random.normal(size=(8, 8)) for _ in range(3)]
+    narrow = [known[:, :6] @ random.normal(size=(6, 5)) for _ in range(5)]
+    (tmp_path / "narrow").mkdir()
+    for k, features in enumerate(wide):
+        np.save(tmp_path / f"wide{k}.npy", features)
+    for k, features in enumerate(narrow):
+        np.save(tmp_path / "narrow" / f"net{k + 8}.npy", features)
+    return wide, narrow
+
+
+WIDE = ["--wide", "wide0.npy", "wide1.npy", "wide2.npy"]
+
+
+@pytest.mark.filterwarnings("ignore::widthwise.errors.NumericsWarning")
+def test_gap_of_files_is_that_of_arrays(widthwise, fleets):
+    code, out, err = widthwise("gap", *WIDE, "--narrow", "narrow", "--count", 2, "--quiet", "--json", "--folds", 2)
+    expected = span_gap(*fleets, count=2, folds=2)
+    assert (code, err) == (0, "")
+    assert json.loads(out) == expected.to_dict()
+    _, out, _ = widthwise("gap", *WIDE, "--narrow", "narrow", "--count", 2, "--quiet", "--folds", 2)
+    assert out.splitlines()[0] == str(expected)
+    assert "left_over  1" in out
+
+
 # Studies ------------------------------------------------------------------------------------------------
 
 
@@ -392,8 +450,12 @@ def test_a_bug_has_its_traceback_and_asks_to_be_reported(widthwise, study, monke
         (["span", "wide.npy", "narrow.npy", "--split", "tset"], 'split must be "validation" or "test"'),
         (["span", "wide.npy", "narrow.npy", "--split", "test"], "needs source_test and target_test"),
         (["span", "wide.npy", "narrow.npy", "--labels", "short.csv"], "one for each of 600 rows"),
-        (["span", "wide.npy", "broken.npy"], "broken.npy: row 7, column 2 is nan"),
+        (["span", "wide.npy", "broken.npy"], "target: row 7 of broken.npy, column 2 is nan"),
         (["span", "wide.npy", "narrow.npy", "--stanardize"], "Did you mean --standardize?"),
+        (["gap", "--wide", "wide.npy", "--narrow", "narrow.npy", "--count", "1"], "needs 2 or more wide networks"),
+        (["gap", "--wide", "wide.npy", "wide.npy", "--narrow", "narrow.npy"], "pass count="),
+        (["gap", "--wide", "wide.npy", "wid.npy", "--narrow", "narrow.npy"], "Did you mean wide.npy?"),
+        (["gap", "--wide", "wide.npy", "wide.npy", "--narrow", "."], "all narrow networks must be of one width"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

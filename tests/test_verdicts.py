@@ -31,6 +31,10 @@ def test_one_thing_that_does_not_agree_is_enough(change, word):
         (-0.001, 0.001, [0.0, 0.0], "not confirmed here"),
         (-0.001, 0.01, [0.01, 0.01], "below resolution"),
         (float("nan"), float("nan"), [0.01, 0.01], "below resolution"),
+        (0.01, 0.03, [None, None], "below resolution"),
+        (0.01, 0.03, [None, -0.01], "not confirmed here"),
+        (-0.03, -0.01, [-0.01, None], "below resolution"),
+        (-0.001, 0.001, [None, None], "not confirmed here"),
     ],
 )
 def test_an_interval_is_read_against_the_margin(low, high, elsewhere, word):

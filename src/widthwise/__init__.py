@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from widthwise.array_gap import span_gap
     from widthwise.columns import concatenate
     from widthwise.config import load_study
     from widthwise.cost import plan
@@ -38,6 +39,7 @@ __all__ = [
     "probe_accuracy",
     "run",
     "span_error",
+    "span_gap",
 ]
 
 _HOME = {
@@ -56,6 +58,7 @@ _HOME = {
     "probe_accuracy": "measures.probe_accuracy",
     "run": "executors.base",
     "span_error": "measures.span_error",
+    "span_gap": "array_gap",
 }
 
 

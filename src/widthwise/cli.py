@@ -5,21 +5,21 @@ that `widthwise --help` waits for neither torch nor numpy.
 """
 
 import errno
-import json
 import os
 import re
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from widthwise import progress, words
+from widthwise.command import NOTHING, Common, say
 from widthwise.errors import UsageError, WidthwiseError, nearest
+from widthwise.file_commands import gap, span
 
 if TYPE_CHECKING:
     from widthwise.config import Study
@@ -37,40 +37,19 @@ app = App(
     version=lambda: metadata.version("widthwise"),
     suppress_keyboard_interrupt=False,
 )
-_everywhere = Group("Everywhere")
-
-
-@Parameter(name="*", group=_everywhere)
-@dataclass(frozen=True)
-class Common:
-    """What every command takes."""
-
-    store: Annotated[Path, Parameter(env_var="WIDTHWISE_STORE")] = Path(".widthwise")
-    """Folder in which networks, features and scores live."""
-    data: Path | None = None
-    """Folder of data sets; otherwise the study file's data.root, or WIDTHWISE_DATA."""
-    device: str = "cpu"
-    """Where networks train: cpu, cuda, cuda:1."""
-    jobs: int | None = None
-    """Processes that train at the same time; one for each core if left out."""
-    quiet: Annotated[bool, Parameter(negative="")] = False
-    """No progress on stderr."""
-    json: Annotated[bool, Parameter(negative="")] = False
-    """Stdout is exactly one JSON document."""
-
-
+app.command(span)
+app.command(gap)
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-_NOTHING = Common()
 
 
 @app.command
-def demo(*, common: Common = _NOTHING) -> None:
+def demo(*, common: Common = NOTHING) -> None:
     """Train, compare and report on 1,797 real handwritten digits: a minute or two, nothing to download."""
     _run(DEMO, None, (), common)
 
 
 @app.command
-def run(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = _NOTHING) -> None:
+def run(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = NOTHING) -> None:
     """Do what a study file asks for and is not in the store yet, and report. Stopped, it goes on from there.
 
     Values of the file are changed behind it: `run study.yaml --training.epochs 5 --widths [1,1/4]`.
@@ -83,7 +62,7 @@ def run(file: Path, /, *overrides: Overrides, preset: str | None = None, common:
 
 
 @app.command
-def plan(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = _NOTHING) -> None:
+def plan(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = NOTHING) -> None:
     """Say what a study file will train, how long that takes, and what is in the store already.
 
     Args:
@@ -94,11 +73,11 @@ def plan(file: Path, /, *overrides: Overrides, preset: str | None = None, common
 
     study = _study(file, preset, overrides, common)
     found = cost.plan(study, _store(common), device=common.device, jobs=common.jobs)
-    _print(found.to_dict() if common.json else str(found))
+    say(found.to_dict() if common.json else str(found))
 
 
 @app.command
-def report(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = _NOTHING) -> None:
+def report(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = NOTHING) -> None:
     """Make a study's report again from what is in the store; trains nothing.
 
     Args:
@@ -117,100 +96,8 @@ def report(file: Path, /, *overrides: Overrides, preset: str | None = None, comm
     _finish(_results(study, store, common), preset, store, common)
 
 
-@app.command
-def span(
-    source: Path,
-    target: Path,
-    /,
-    *,
-    split: str = "validation",
-    source_test: Path | None = None,
-    target_test: Path | None = None,
-    folds: int = 5,
-    groups: Path | None = None,
-    labels: Path | None = None,
-    penalties: str | None = None,
-    interpolate: bool = True,
-    standardize: Annotated[bool, Parameter(negative="")] = False,
-    extrapolate: Annotated[bool, Parameter(negative="")] = False,
-    shared_penalty: Annotated[bool, Parameter(negative="")] = False,
-    key: str | None = None,
-    target_key: str | None = None,
-    common: Common = _NOTHING,
-) -> None:
-    """Say how badly one file of features spans another: held-out 1 - R^2 of every target feature.
-
-    Files are .npy, .npz, .safetensors or .parquet, of (rows, features). Row ids that they hold under the name
-    `ids` are checked.
-
-    Args:
-        source: Features that explain.
-        target: Features that are explained, on the same rows.
-        split: "validation": folds over the rows; "test": fitted on all rows, scored on the two test files.
-        source_test: The source's features of test rows.
-        target_test: The target's features of test rows.
-        folds: How many folds.
-        groups: A file of one value a scored row (.npy, .txt, .csv); rows of one group are never split.
-        labels: A file of one class a row, the test rows behind; gives the within-class error too.
-        penalties: Relative ridge penalties, such as 1e-6,1e-3, used as given.
-        interpolate: Read the best penalty off a spline through the grid.
-        standardize: Divide source columns by their standard deviations.
-        extrapolate: Also fit on a quarter and a half of the rows, and extrapolate to infinitely many.
-        shared_penalty: One penalty for all target features, as in the paper.
-        key: Name of the array in files that hold several.
-        target_key: Name of the target's array, where it is another.
-    """
-    from widthwise import files
-    from widthwise.measures.span_error import span_error
-
-    sides = files.sides(source, target, source_test, target_test, key, target_key)
-    rows, scored = len(sides["source"]), len(sides.get("source_test", sides["source"]))
-    result = span_error(
-        **{name: side.matrix for name, side in sides.items()},
-        split=split,
-        folds=folds,
-        groups=files.column(groups, "groups", scored) if groups else None,
-        labels=files.column(labels, "labels", rows + scored * ("source_test" in sides)) if labels else None,
-        penalties=_numbers(penalties, "--penalties") if penalties is not None else None,
-        interpolate=interpolate,
-        per_target=not shared_penalty,
-        standardize=standardize,
-        extrapolate=extrapolate,
-    )
-    facts: dict[str, Any] = result.to_dict()
-    if common.json:
-        _print({name: facts[name] for name in SPAN_KEYS if name != "path" or penalties is not None})
-    else:
-        _print(f"{result}\n\n{words.facts({name: facts[name] for name in SPAN_SUMMARY})}")
-
-
-SPAN_SUMMARY = ("mean_all", "median", "variance_weighted", "worst", "within_class", "constant", "unsupported")
-SPAN_SUMMARY += ("outlying", "rows", "rows_fit", "p", "p_live", "df", "extrapolated")
-SPAN_KEYS = (
-    "mean",
-    "low",
-    "high",
-    "mean_all",
-    "median",
-    "variance_weighted",
-    "worst",
-    "per_feature",
-    "penalty",
-)
-SPAN_KEYS += (
-    "constant",
-    "unsupported",
-    "outlying",
-    "constant_features",
-    "unsupported_features",
-    "rows",
-    "rows_fit",
-)
-SPAN_KEYS += ("p", "p_live", "df", "within_class", "extrapolated", "path")
-
-
 @app.command(name="list")
-def list_(*families: str, common: Common = _NOTHING) -> None:
+def list_(*families: str, common: Common = NOTHING) -> None:
     """Say which networks, data sets, measures, studies and executors there are, and their options.
 
     Args:
@@ -220,13 +107,13 @@ def list_(*families: str, common: Common = _NOTHING) -> None:
 
     groups = catalogue.families(families)
     if common.json:
-        _print({group: [m.to_dict() for m in catalogue.members([group])] for group in groups})
+        say({group: [m.to_dict() for m in catalogue.members([group])] for group in groups})
     else:
-        _print("\n\n".join(catalogue.listing(group) for group in groups))
+        say("\n\n".join(catalogue.listing(group) for group in groups))
 
 
 @app.command
-def show(name: str, /, *, base: str = "1", common: Common = _NOTHING) -> None:
+def show(name: str, /, *, base: str = "1", common: Common = NOTHING) -> None:
     """Say what one name is: a member of `list`, a trained network of the store, or `schema` (of study files).
 
     Args:
@@ -236,7 +123,7 @@ def show(name: str, /, *, base: str = "1", common: Common = _NOTHING) -> None:
     from widthwise import catalogue, config
 
     if name == "schema":
-        _print(config.Study.model_json_schema())
+        say(config.Study.model_json_schema())
         return
     found = catalogue.find(name)
     facts = found[0].to_dict() if found else _stored(name, common)
@@ -246,10 +133,10 @@ def show(name: str, /, *, base: str = "1", common: Common = _NOTHING) -> None:
 
         sizes = cost.sizes(name, base=config.as_width(base))
     if common.json:
-        _print({**facts, **sizes})
+        say({**facts, **sizes})
     else:
         facts.pop("sentence", None)  # the docstring's first
-        _print(words.facts(facts) + ("\n\n" + words.by_width(sizes) if sizes else ""))
+        say(words.facts(facts) + ("\n\n" + words.by_width(sizes) if sizes else ""))
 
 
 def main() -> None:
@@ -355,18 +242,6 @@ def _stored(name: str, common: Common) -> dict[str, Any]:
             f"{len(store.keys('runs'))} networks.{nearest(name, known)}"
         )
     return {"key": name, **entry.facts, "provenance": entry.provenance, "history": entry.json("history")}
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise UsageError(f'{option} takes numbers with commas between, such as 1e-6,1e-3, not "{text}".') from None
-
-
-def _print(value: Any) -> None:
-    """Print text as it is, anything else as one JSON document."""
-    print(value if isinstance(value, str) else json.dumps(value, indent=1, default=str, allow_nan=False))
 
 
 # Plain speech -------------------------------------------------------------------------------------------

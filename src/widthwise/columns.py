@@ -19,7 +19,8 @@ class Concatenation:
 
     Args:
         parts: arrays of shape (rows, columns) on the same rows: torch, numpy, a memory map, another
-            concatenation, or (alone) an iterable of batches that can be started again.
+            concatenation, what is read as its rows are sliced (it has `shape`, a length, and where it knows
+            better `place(row)`), or (alone) an iterable of batches that can be started again.
         rows: which rows of the arrays, in which order; all of them if left out.
     """
 
@@ -56,7 +57,7 @@ class Concatenation:
         """Return some rows in memory: a slice of them, or their numbers."""
         if self.rows is not None:
             rows = self.rows[rows]
-        picked = [_matrix(part[_index(part, rows)]) for part in self.parts]
+        picked = [_picked(part, rows) for part in self.parts]
         return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
 
     def batches(self, size: int = CHUNK) -> Iterator[Shaped[Tensor, "batch columns"]]:
@@ -65,15 +66,12 @@ class Concatenation:
             for start in range(0, len(self), size):
                 yield self[start : start + size]
         else:
-            yield from (_matrix(batch) for batch in self.parts[0])
+            yield from (matrix(batch) for batch in self.parts[0])
 
     def place(self, row: int) -> str:
-        """Return where the row that is read as number `row` is found: its number in the user's own array."""
-        part = self.parts[0]
-        if isinstance(part, _Stacked):
-            first = len(part.first)
-            return part.first.place(row) if row < first else f"{part.second.place(row - first)} of the test rows"
-        return f"row {row if self.rows is None else int(self.rows[row])}"
+        """Return where the row that is read as number `row` is found: its number in the user's own array or file."""
+        part, row = self.parts[0], row if self.rows is None else int(self.rows[row])
+        return part.place(row) if hasattr(part, "place") else f"row {row}"
 
 
 def concatenate(*features: Any) -> Concatenation:
@@ -146,14 +144,20 @@ class _Stacked:
         yield from self.first.batches()
         yield from self.second.batches()
 
+    def place(self, row: int) -> str:
+        first = len(self.first)
+        if row < first:
+            return self.first.place(row)
+        place = self.second.place(row - first)
+        return place if " of " in place else f"{place} of the test rows"  # a file says itself which rows it has
+
     def __getitem__(self, rows: Any) -> Tensor:
         first = len(self.first)
-        if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            if step == 1 and stop <= first:
-                return self.first[start:stop]
-            if step == 1 and start >= first:
-                return self.second[start - first : stop - first]
+        if isinstance(rows, slice) and rows.step in (None, 1):
+            start, stop, _ = rows.indices(len(self))
+            parts = [self.first[start:stop]] if start < first else []
+            parts += [self.second[max(start - first, 0) : stop - first]] if stop > first or not parts else []
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         rows = torch.arange(len(self))[rows]
         early, late = self.first[rows[rows < first]], self.second[rows[rows >= first] - first]
         order = torch.cat([(rows < first).nonzero()[:, 0], (rows >= first).nonzero()[:, 0]])
@@ -174,7 +178,7 @@ class _Batches:
 
 
 def _part(part: Any) -> Any:
-    if isinstance(part, Concatenation | _Stacked):
+    if isinstance(part, Concatenation | _Stacked) or _sliced(part):
         return part
     if isinstance(part, Iterator):
         raise UsageError("a generator can be read only once; pass a list of batches or an object that starts again.")
@@ -196,11 +200,26 @@ def _indexed(part: Any) -> bool:
     return part.indexed if isinstance(part, Concatenation) else not isinstance(part, _Batches)
 
 
-def _index(part: Any, rows: Any) -> Any:
-    return rows.numpy() if isinstance(part, np.ndarray) and isinstance(rows, Tensor) else rows
+def _sliced(part: Any) -> bool:
+    """Whether it is no array, but is read as its rows are sliced."""
+    known = isinstance(part, Concatenation | _Stacked) or hasattr(part, "__array__")
+    return not known and hasattr(part, "__getitem__") and len(getattr(part, "shape", ())) == 2
 
 
-def _matrix(batch: Any) -> Tensor:
+def _picked(part: Any, rows: Any) -> Tensor:
+    """Return some rows of a part: a slice of them, or their numbers."""
+    if isinstance(rows, Tensor) and _sliced(part):
+        first, last = (int(rows.min()), int(rows.max())) if len(rows) else (0, -1)
+        return matrix(part[first : last + 1])[rows - first]
+    return matrix(part[rows.numpy() if isinstance(part, np.ndarray) and isinstance(rows, Tensor) else rows])
+
+
+def matrix(batch: Any) -> Tensor:
+    """Return a batch as a tensor (rows, columns) of real numbers, in a type that torch computes with.
+
+    Raises:
+        DataError: if it is no such matrix.
+    """
     tensor = batch.detach().cpu() if isinstance(batch, Tensor) else _from_numpy(batch)
     if tensor.ndim != 2:
         raise DataError(f"a batch of features must be a matrix (rows, columns), not of shape {tuple(tensor.shape)}.")
@@ -215,5 +234,6 @@ def _from_numpy(batch: Any) -> Tensor:
         array = np.array(array)
     if array.dtype.kind not in "fiub":
         raise DataError(f"features must be real numbers, not of type {array.dtype}.")
-    native = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
+    wide = array.dtype.itemsize > 8 or (array.dtype.kind == "u" and array.dtype.itemsize > 1)
+    native = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
     return torch.from_numpy(array.astype(native, copy=False))

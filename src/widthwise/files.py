@@ -1,59 +1,105 @@
-"""Feature files: .npy, .npz, .safetensors and .parquet, memory-mapped where the format allows; never pickle.
+"""Feature files, or folders of them, opened without reading them: rows come as they are asked for, never pickle.
 
 A matrix is (rows, features). Row ids may lie beside it under the name `ids`, and are then checked.
 """
 
-import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from torch import Tensor, cat
 
-from widthwise.errors import DataError, UsageError, nearest
+from widthwise.columns import matrix
+from widthwise.errors import DataError, UsageError, WidthwiseError, nearest
+from widthwise.formats import IDS, READERS, Opened, Rows
 
-log = logging.getLogger("widthwise")
-IDS = "ids"
-FEATURES = "features"
 PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt", ".bin")
-CHUNK = 8192
 
 
-@dataclass(frozen=True)
+@dataclass
 class Features:
-    """One file's matrix (rows, features), of numpy or torch, and its row ids, if it has any."""
+    """The matrix (rows, features) of a file, or of the shards in a folder, one after the other; read by slices.
+
+    Attributes:
+        shards: the files; of one folder there may be many, and only the one that is read is open.
+        starts: the number of each shard's first row, and that of all rows.
+        ids: one a row, if the file has them.
+    """
 
     path: Path
-    matrix: Any
+    shards: tuple[Path, ...]
+    starts: tuple[int, ...]
+    columns: int
     ids: np.ndarray | None = None
+    key: str | None = None
+    _open: tuple[int, Rows] | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, features)."""
+        return self.starts[-1], self.columns
 
     def __len__(self) -> int:
-        return len(self.matrix)
+        return self.starts[-1]
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Return consecutive rows.
+
+        Raises:
+            DataError: if the file is damaged where they lie.
+        """
+        start, stop, step = rows.indices(len(self))
+        assert step == 1, "rows are read one after the other"
+        first, last = self._shard(start), self._shard(max(start, stop - 1))
+        pieces = []
+        for k in range(first, last + 1):
+            own = slice(max(start - self.starts[k], 0), min(stop, self.starts[k + 1]) - self.starts[k])
+            with _reading(self.shards[k]):
+                pieces.append(matrix(self._rows(k)[own]))
+        return pieces[0] if len(pieces) == 1 else cat(pieces)
+
+    def place(self, row: int) -> str:
+        """Return where a row is found: its number in its own file."""
+        k = self._shard(row)
+        return f"row {row - self.starts[k]} of {self.shards[k]}"
+
+    def _shard(self, row: int) -> int:
+        """Return the number of the shard that a row is in."""
+        return min(int(np.searchsorted(self.starts, row, side="right")), len(self.shards)) - 1
+
+    def _rows(self, k: int) -> Rows:
+        if self._open is None or self._open[0] != k:
+            self._open = k, _opened(self.shards[k], self.key)[0]
+        return self._open[1]
 
 
 def features(path: str | Path, key: str | None = None) -> Features:
-    """Return the features in a file.
+    """Return the features in a file, or in the files of a folder in the natural order of their names.
 
-    `key` is the name of the array, tensor or list column, where the file holds several.
+    `key` is the name of the array, tensor or list column, where a file holds several.
 
     Raises:
         UsageError: if there is no such file or key, or it is of a kind that is not read.
-        DataError: if it is damaged, is no matrix of numbers, or holds NaN or infinity.
+        DataError: if it is damaged, is no matrix of numbers, or shards do not fit each other.
     """
     path = _existing(path)
-    read = READERS.get(path.suffix.lower())
-    if read is None:
-        raise UsageError(_refusal(path))
-    try:
-        found = read(path, key)
-    except (UsageError, DataError):
-        raise
-    except Exception as error:  # whatever a reader makes of a damaged file
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read as a {path.suffix} file ({told}). Write it again, whole.") from error
-    _check(found)
-    return found
+    shards = _shards(path) if path.is_dir() else [path]
+    starts, ids, columns = [0], [], 0
+    for shard in shards:
+        rows, own = _opened(shard, key)
+        n, d = rows.shape
+        if ids and d != columns:
+            raise DataError(f"{shard} has {d} features and {shards[0]} has {columns}; shards must have the same.")
+        if ids and (own is None) != (ids[0] is None):
+            raise DataError(f"{shard} and {shards[0]} must both have {IDS}, or neither.")
+        starts.append(starts[-1] + n)
+        ids.append(own)
+        columns = d
+    whole = None if ids[0] is None else np.concatenate(ids)
+    return Features(path, tuple(shards), tuple(starts), columns, whole, key)
 
 
 def sides(
@@ -76,6 +122,23 @@ def sides(
     same_rows(found["source"], found["target"])
     if "source_test" in found and "target_test" in found:
         same_rows(found["source_test"], found["target_test"])
+    return found
+
+
+def fleets(given: Mapping[str, Sequence[Path]], key: str | None = None) -> dict[str, list[Features]]:
+    """Return the features of several networks by the names of `span_gap`'s arguments, their rows checked.
+
+    Each side is a file a network, or one folder with a file for each.
+
+    Raises:
+        UsageError: as `features` does.
+        DataError: as `features` does, or if networks are not of the same rows.
+    """
+    found = {side: [features(path, key) for path in _each(paths)] for side, paths in given.items()}
+    for rows in ("", "_test"):
+        together = [network for side in ("wide", "narrow") for network in found.get(side + rows, [])]
+        for other in together[1:]:
+            same_rows(together[0], other)
     return found
 
 
@@ -109,6 +172,8 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
         DataError: if it does not have one value a row.
     """
     path = _existing(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; {what} are read from one file.")
     if path.suffix.lower() == ".npy":
         try:
             values = np.load(path, allow_pickle=False)
@@ -135,10 +200,43 @@ def _numbers_if_they_are(values: np.ndarray) -> np.ndarray:
         return values
 
 
+# Files and folders --------------------------------------------------------------------------------------
+
+
+def _each(paths: Sequence[Path]) -> Sequence[Path]:
+    """Return a path for each network: as given, or what is in the one folder that is given."""
+    if len(paths) != 1 or not paths[0].is_dir():
+        return paths
+    found = [p for p in _inside(paths[0]) if p.is_dir() or p.suffix.lower() in READERS]
+    if not found:
+        raise UsageError(f"{paths[0]} has no {', '.join(READERS)} files in it, nor folders of them.")
+    return found
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Return the files of a folder that are read one after the other, all of one kind."""
+    inside = _inside(folder)
+    found = [path for path in inside if path.suffix.lower() in READERS]
+    kinds = sorted({path.suffix.lower() for path in found})
+    if len(kinds) > 1:
+        raise UsageError(f"{folder} has {' and '.join(kinds)} files; shards must be of one kind. Name one file of it.")
+    if not found:
+        pickles = [path for path in inside if path.suffix.lower() in PICKLED]
+        raise UsageError(_refusal(pickles[0]) if pickles else f"{folder} has no {', '.join(READERS)} files in it.")
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return what is in a folder and not hidden: "part2" before "part10"."""
+
+    def natural(path: Path) -> list[tuple[str, int]]:
+        return [(text, int(digits or -1)) for text, digits in re.findall(r"(\D*)(\d*)", path.name)]
+
+    return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=natural)
+
+
 def _existing(path: str | Path) -> Path:
     path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name one file of it.")
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UsageError(f"there is no file {path}.{nearest(path.name, siblings)}")
@@ -156,100 +254,28 @@ def _refusal(path: Path) -> str:
     return f"{path}: features are read from {', '.join(READERS)} files, not {ending}."
 
 
-def _npy(path: Path, key: str | None) -> Features:
-    if key is not None:
-        raise UsageError(f'{path} holds one array and no names; leave out the key "{key}".')
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Features(path, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
+def _opened(path: Path, key: str | None) -> Opened:
+    """Return a file's rows, unread, and its row ids: a matrix with neither side 0, and one id a row."""
+    read = READERS.get(path.suffix.lower())
+    if read is None:
+        raise UsageError(_refusal(path))
+    with _reading(path):
+        rows, ids = read(path, key)
+    shape = tuple(rows.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise DataError(f"{path} holds an array of shape {shape}; it must be (rows, features), neither 0.")
+    if ids is not None and ids.shape != shape[:1]:
+        raise DataError(f"{path} has {IDS} of shape {ids.shape} for {shape[0]} rows; give one a row.")
+    return rows, ids
 
 
-def _npz(path: Path, key: str | None) -> Features:
-    with np.load(path, allow_pickle=False) as archive:
-        name = _name(path, archive.files, key)
-        array, ids = archive[name], archive[IDS] if IDS in archive.files and name != IDS else None
-        return Features(path, array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), ids)
-
-
-def _safetensors(path: Path, key: str | None) -> Features:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        names = list(file.keys())
-        name = _name(path, names, key, lambda name: len(file.get_slice(name).get_shape()) == 2)
-        ids = file.get_tensor(IDS).numpy() if IDS in names and name != IDS else None
-        return Features(path, file.get_tensor(name), ids)
-
-
-def _parquet(path: Path, key: str | None) -> Features:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in whatever a reader makes of a damaged one."""
     try:
-        from pyarrow import parquet, types
-    except ImportError as error:
-        raise UsageError(f"{path} needs pyarrow ({error}): pip install 'widthwise[data]'.") from error
-    table = parquet.read_table(path)
-    kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
-    ids = np.asarray(table.column(IDS)) if IDS in kinds else None
-    lists = [name for name, kind in kinds.items() if types.is_list(kind) or types.is_fixed_size_list(kind)]
-    if key is not None or FEATURES in lists:
-        return Features(path, np.array(table.column(_name(path, lists, key)).to_pylist()), ids)
-    numeric = [n for n, k in kinds.items() if n != IDS and (types.is_integer(k) or types.is_floating(k))]
-    left_out = [name for name in kinds if name not in numeric and name != IDS]
-    if not numeric:
-        raise DataError(f"{path} has no columns of numbers, only {', '.join(left_out) or 'ids'}.")
-    if left_out:
-        log.warning("%s: columns that are not numbers are left out: %s.", path, ", ".join(left_out))
-    for name in numeric:
-        if table.column(name).null_count:
-            row = int(np.flatnonzero(table.column(name).is_null().to_numpy())[0])
-            raise DataError(f'{path}: row {row} of column "{name}" is empty; features must be finite numbers.')
-    return Features(path, np.stack([table.column(name).to_numpy() for name in numeric], axis=1), ids)
-
-
-READERS: dict[str, Callable[[Path, str | None], Features]] = {
-    ".npy": _npy,
-    ".npz": _npz,
-    ".safetensors": _safetensors,
-    ".parquet": _parquet,
-}
-
-
-def _name(path: Path, names: Iterable[str], key: str | None, matrix: Callable[[str], bool] = lambda name: True) -> str:
-    """Return the array to read: as told, the one called `features`, or the only one there is."""
-    names = list(names)
-    if key is not None:
-        if key not in names:
-            raise UsageError(f'{path} has no array "{key}"; it has {", ".join(names) or "none"}.{nearest(key, names)}')
-        return key
-    if FEATURES in names:
-        return FEATURES
-    found = [name for name in names if name != IDS and matrix(name)]
-    if len(found) != 1:
-        told = f"{len(found)} matrices ({', '.join(found)})" if found else "no matrix"
-        raise UsageError(f"{path} has {told}; name one with --key, or call it {FEATURES}.")
-    return found[0]
-
-
-def _check(found: Features) -> None:
-    """Check that features are a matrix of finite numbers with one id a row."""
-    matrix, path = found.matrix, found.path
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise DataError(
-            f"{path} holds an array of shape {tuple(matrix.shape)}; it must be (rows, features), neither 0."
-        )
-    if isinstance(matrix, np.ndarray) and (matrix.dtype.kind not in "fiub" or matrix.dtype.itemsize > 8):
-        raise DataError(
-            f"{path} holds values of type {matrix.dtype}; features must be real numbers of at most 64 bits."
-        )
-    if not isinstance(matrix, np.ndarray) and matrix.is_complex():
-        raise DataError(f"{path} holds complex numbers; features must be real numbers.")
-    if found.ids is not None and found.ids.shape != (len(matrix),):
-        raise DataError(f"{path} has {IDS} of shape {found.ids.shape} for {len(matrix)} rows; give one a row.")
-    for start in range(0, len(matrix), CHUNK):
-        rows = matrix[start : start + CHUNK]
-        rows = rows if isinstance(rows, np.ndarray) else rows.double().numpy()
-        finite = np.isfinite(rows)
-        if not finite.all():
-            row, place = np.argwhere(~finite)[0]
-            raise DataError(
-                f"{path}: row {start + row}, column {place} is {rows[row, place]}; features must be finite "
-                "numbers. Leave such rows out of source and target alike, or look for what diverged."
-            )
+        yield
+    except WidthwiseError:
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read as a {path.suffix} file ({told}). Write it again, whole.") from error

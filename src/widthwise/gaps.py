@@ -4,7 +4,7 @@ gap = mean of the first terms - mean of the second. A term falls away with any o
 jackknife leaves a network out (DEFINITIONS 4).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from widthwise import seeds, verdicts
-from widthwise.design import Comparison, Design, Matching, Net, Scores, described
+from widthwise.design import Comparison, Design, Matching, Net, Scores, described, left_out
 from widthwise.linalg import intervals, limits
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
@@ -93,9 +93,9 @@ class Gap:
     factors: tuple[tuple[str, ...], ...]
     refitted: tuple[tuple[tuple[Term, ...], ...], ...] = ()
 
-    def comparisons(self) -> Iterator[Comparison]:
-        """Yield every comparison that the gap's rows need."""
-        for variant in variants():
+    def comparisons(self, among: Iterable[Variant] | None = None) -> Iterator[Comparison]:
+        """Yield every comparison that the gap's rows need: of all variants, or of some."""
+        for variant in variants() if among is None else among:
             for term in self.first + self.second:
                 yield term.comparison(variant, self.trained)
         for concatenation in self.refitted:
@@ -159,6 +159,51 @@ class Gap:
 
     def _value(self, scores: Scores, variant: Variant, term: Term) -> float:
         return scores[term.comparison(variant, self.trained)].value
+
+
+def span_gap(
+    study: str,
+    wide: Sequence[Net],
+    concatenations: Sequence[Sequence[Net]],
+    width: Fraction,
+    matching: Matching | None = None,
+    trained: bool = True,
+) -> Gap:
+    """Return FSG = mean FSE(C_c -> M_i) - mean FSE(M_k -> M_i), k != i, over wide networks M and concatenations C.
+
+    A concatenation of several networks is fitted again without each group of them; one of a single network is
+    itself what is left out.
+    """
+
+    def terms(source: Sequence[Net], c: int) -> tuple[Term, ...]:
+        together = f"{study} {width} {c}"
+        return tuple(Term(tuple(source), M, frozenset({_unit(M), f"concatenation {c}"}), together) for M in wide)
+
+    single = all(len(source) == 1 for source in concatenations)
+    factors = [tuple(_unit(net) for net in wide)]
+    if single:
+        factors.append(tuple(f"concatenation {c}" for c in range(len(concatenations))))
+    return Gap(
+        study,
+        width,
+        matching,
+        trained,
+        first=tuple(term for c, source in enumerate(concatenations) for term in terms(source, c)),
+        second=tuple(
+            Term((source,), target, frozenset({_unit(source), _unit(target)}), f"{study} 1")
+            for source in wide
+            for target in wide
+            if source != target
+        ),
+        factors=tuple(factors),
+        refitted=()
+        if single
+        else tuple(tuple(terms(kept, c) for kept in left_out(source)) for c, source in enumerate(concatenations)),
+    )
+
+
+def _unit(wide: Net) -> str:
+    return f"wide {wide.seed}"
 
 
 def error_rows(gap: Gap, scores: Scores, which: Literal["first", "second"], width: str) -> Iterator[Row]:
@@ -234,16 +279,22 @@ def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
 
 
 def verdict(gap: Gap, scores: Scores, design: Design) -> str:
-    """Return the word for a gap at its width (DEFINITIONS 6)."""
-    interval = decisive(gap, scores, design)
+    """Return the word for a gap of a study at its width (DEFINITIONS 6)."""
+    return judged(gap, scores, decisive(gap, scores, design), margin(gap, scores, design), len(design.wide))
+
+
+def judged(
+    gap: Gap, scores: Scores, interval: Interval, margin: float, wide: int, splits: Sequence[str] = SPLITS
+) -> str:
+    """Return the word for a gap by its interval over networks on validation rows, on the splits that there are."""
     return verdicts.gap(
         low=interval.low,
         high=interval.high,
-        margin=margin(gap, scores, design),
-        elsewhere=[gap.value(scores, headline(split)) for split in ("test", "unseen")],
+        margin=margin,
+        elsewhere=[gap.value(scores, headline(split)) if split in splits else None for split in SPLITS[1:]],
         extrapolated=[gap.extrapolated(scores, limit) for limit in ("richardson", "aitken")],
         standardized=gap.value(scores, next(v for v in variants() if v.statistic == "mean_standardized")),
-        wide=len(design.wide),
+        wide=wide,
     )
 
 

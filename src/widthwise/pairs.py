@@ -4,7 +4,7 @@ A `Split` says which rows fit and which are scored; a `Joint` holds the moments 
 in every cell of it, and a `Pair` is two groups of its columns, which is what a measure is asked of.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from widthwise.linalg.moments import Moments, merged
 BLOCKS = 50  # row blocks of the bootstrap
 SUPPORT_ROWS = 20.0
 SUPPORT_DEVIATION = 1e-6
+Tell = Callable[[str, float, float], None]  # (stage, done, total)
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,10 @@ def _third(before: Int[Tensor, " rows"], size: int) -> Int[Tensor, " rows"]:
     return (4 * before >= size).long() + (2 * before >= size).long()
 
 
+def _nothing(stage: str, done: float, total: float) -> None:
+    pass
+
+
 @dataclass
 class Joint:
     """Several groups of columns on the rows of one split, and their moments in every cell.
@@ -178,6 +183,7 @@ class Joint:
             all, and n_eff is known of the other groups only. Left out, all groups are sources and targets.
         precision: of the moments, see `Moments`.
         device: where the moments are made and the regressions are solved.
+        tell: is told of every pass over the rows: "features" (moments) or "scores", the rows done, all rows.
 
     `kept` is for what is computed once and shared by all pairs of the joint.
     """
@@ -188,6 +194,7 @@ class Joint:
     sources: tuple[str, ...] | None = None
     precision: str = "float64"
     device: str = "cpu"
+    tell: Tell = field(default=_nothing, repr=False)
     kept: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -240,6 +247,7 @@ class Joint:
                 except DataError:
                     self._check(rows, start)
                     raise
+            self.tell("features", start + len(rows), len(self.split.cell))
         if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
             raise DataError("features are too large to square; divide them by a constant, such as their largest.")
         return sums

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Listener = Callable[["Progress"], None]
 EVERY = 10.0  # seconds between plain lines
+AFTER = 1.5  # seconds after which what has no name in a study is worth a word
 NAMES = {
     "data": "reading data",
     "train": "training networks",
@@ -35,6 +36,23 @@ def shown(*, quiet: bool = False, to: TextIO | None = None) -> Iterator[Listener
             yield listener
     else:
         yield Lines(stream)
+
+
+@contextlib.contextmanager
+def patient(*, quiet: bool = False) -> Iterator[Callable[[str, float, float], None]]:
+    """Yield what is told (stage, done, total): as `shown`, but silent about what is over in a moment."""
+    begun, shows = time.monotonic(), []
+    with contextlib.ExitStack() as stack:
+
+        def tell(stage: str, done: float, total: float) -> None:
+            from widthwise.executors.base import Progress
+
+            if not shows and time.monotonic() - begun >= AFTER:
+                shows.append(stack.enter_context(shown(quiet=quiet)))
+            for listener in filter(None, shows):
+                listener(Progress(stage, done, total))
+
+        yield tell
 
 
 class Lines:

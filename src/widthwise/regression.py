@@ -288,6 +288,7 @@ class Regression:
         read = torch.cat([self.joint.columns[name] for name in names])
         for rows, start in self.joint.batches(names, self.joint.split.block >= 0):
             yield rows, read, torch.arange(start, start + len(rows))
+            self.joint.tell("scores", start + len(rows), len(self.joint.split.cell))
 
     def _shifted(self, rows: Tensor, read: Tensor, columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
         """Return some columns of rows about the moments' shift."""

@@ -19,6 +19,7 @@ from widthwise.store import Store, save_tensors
 from widthwise.training import Interrupted
 
 SPLITS_VERSION = 1
+Name = Callable[[Net, str], str]  # of a network's "features" or "logits" among the groups of a joint
 
 
 def keys(
@@ -76,23 +77,47 @@ def compute(
     if not lacking:
         return
     joint = _joint(comparisons, runs, samples, store)
-    lacking.sort(key=_fit)
-    among: dict[tuple, dict[str, None]] = {}
-    for c in comparisons:  # all, though some are there: a fit's last digits depend on what is fitted beside it
-        among.setdefault(_fit(c), {}).update(dict.fromkeys(_name(net, c.of) for net in c.target))
-    for k, c in enumerate(lacking):
+    beside = neighbours(comparisons)  # of all, though some are there
+    for k, c in enumerate(sorted(lacking, key=fit)):
         if stopping():
             raise Interrupted
-        member = family.member("measures", c.measure)
-        pair = Pair(
-            joint,
-            tuple(_name(net) for net in c.source),
-            tuple(_name(net, c.of) for net in c.target),
-            tuple(_name(net, "logits") for net in c.source) if "logits" in member.NEEDS else (),
-            tuple(among[_fit(c)]),
-        )
-        _write(store, named[c], c, member.measure(pair, **dict(c.options)))
+        _write(store, named[c], c, score(c, joint, beside))
         tell((k + 1) / len(lacking))
+
+
+def fit(c: Comparison) -> tuple[Any, ...]:
+    """Return what comparisons share that are fitted at once: to be sorted by, so that these come in turn."""
+    return (
+        c.measure,
+        c.source,
+        *(dict(c.options).get(name, False) for name in ("standardize", "within_class")),
+    )
+
+
+def group(net: Net, of: str) -> str:
+    """Return what a network's features, or logits, are called among the groups of a joint."""
+    return f"{net.width} seed {net.seed} {of}"
+
+
+def neighbours(comparisons: Iterable[Comparison], name: Name = group) -> dict[tuple, tuple[str, ...]]:
+    """Return the targets that are fitted at once, by `fit`: a fit's last digits depend on all of them."""
+    found: dict[tuple, dict[str, None]] = {}
+    for c in comparisons:
+        found.setdefault(fit(c), {}).update(dict.fromkeys(name(net, c.of) for net in c.target))
+    return {key: tuple(names) for key, names in found.items()}
+
+
+def score(c: Comparison, joint: Joint, beside: Mapping[tuple, tuple[str, ...]], name: Name = group) -> Score:
+    """Return the score of one comparison of a joint, whose groups have the names that `name` gives."""
+    member = family.member("measures", c.measure)
+    pair = Pair(
+        joint,
+        tuple(name(net, "features") for net in c.source),
+        tuple(name(net, c.of) for net in c.target),
+        tuple(name(net, "logits") for net in c.source) if "logits" in member.NEEDS else (),
+        beside[fit(c)],
+    )
+    return member.measure(pair, **dict(c.options))
 
 
 def split_rows(name: str, samples: Samples) -> tuple[Tensor, Split]:
@@ -141,7 +166,7 @@ def _joint(comparisons: Sequence[Comparison], runs: Mapping[Net, Run], samples: 
         entries = features.find(store, runs[net], _snapshot(trained))
         assert entries is not None
         parts = [entries[part].tensors("features")[of] for part in features.PARTS]
-        groups[_name(net, of)] = Concatenation([torch.cat(parts)[rows]])
+        groups[group(net, of)] = Concatenation([torch.cat(parts)[rows]])
     labels = torch.cat([samples.labels, samples.test_labels])[rows]
     return Joint(groups, cells, labels)
 
@@ -156,29 +181,16 @@ def _groups(comparisons: Sequence[Comparison]) -> list[tuple[Net, str]]:
     return list(wanted)
 
 
-def _fit(c: Comparison) -> tuple[Any, ...]:
-    """Return what comparisons share that are fitted at once, each source's next to each other."""
-    return (
-        c.measure,
-        c.source,
-        *(dict(c.options).get(name, False) for name in ("standardize", "within_class")),
-    )
-
-
 def _snapshot(trained: bool) -> str:
     return "final" if trained else "initial"
 
 
-def _name(net: Net, of: str = "features") -> str:
-    return f"{net.width} seed {net.seed} {of}"
-
-
-def _write(store: Store, key: str, c: Comparison, score: Score) -> None:
+def _write(store: Store, key: str, c: Comparison, made: Score) -> None:
     def write(folder: Path) -> None:
-        value = _kept(score.value) if score.value == score.value else None
-        (folder / "score.json").write_text(json.dumps({"value": value, "values": _kept(dict(score.values))}, indent=1))
-        if score.arrays:
-            save_tensors(folder / "arrays.safetensors", {name: _kept(t) for name, t in score.arrays.items()})
+        value = _kept(made.value) if made.value == made.value else None
+        (folder / "score.json").write_text(json.dumps({"value": value, "values": _kept(dict(made.values))}, indent=1))
+        if made.arrays:
+            save_tensors(folder / "arrays.safetensors", {name: _kept(t) for name, t in made.arrays.items()})
 
     facts = {
         "measure": c.measure,

@@ -15,7 +15,7 @@ def gap(
     low: float,
     high: float,
     margin: float,
-    elsewhere: Sequence[float],
+    elsewhere: Sequence[float | None],
     extrapolated: Sequence[float | None],
     standardized: float,
     wide: int,
@@ -25,7 +25,8 @@ def gap(
     Args:
         low, high: its interval over networks on the validation split, at the verdict's level.
         margin: d = max(0.002, 0.1 * baseline span error).
-        elsewhere: the gap's estimates on the test and unseen splits.
+        elsewhere: the gap's estimates on the test and unseen splits; None where there are no such rows, and
+            then neither "confirmed" nor "opposite" can be said.
         extrapolated: its extrapolations in n; None where one does not exist (then the other decides).
         standardized: its estimate with standardised sources.
         wide: number of wide networks; fewer than 3 resolve nothing.
@@ -33,13 +34,17 @@ def gap(
     if wide < 3 or not math.isfinite(low):
         return BELOW_RESOLUTION
     limits = [limit for limit in extrapolated if limit is not None]
+    known = [value for value in elsewhere if value is not None]
+    all_known = len(known) == len(elsewhere)
     if low > margin:
-        if any(value <= 0 for value in elsewhere):
+        if any(value <= 0 for value in known):
             return NOT_CONFIRMED
-        sure = all(limit > margin for limit in limits) and standardized > 0
+        sure = all_known and all(limit > margin for limit in limits) and standardized > 0
         return CONFIRMED if sure else BELOW_RESOLUTION
     if high < -margin:
-        return OPPOSITE if all(value < 0 for value in elsewhere) else NOT_CONFIRMED
+        if any(value >= 0 for value in known):
+            return NOT_CONFIRMED
+        return OPPOSITE if all_known else BELOW_RESOLUTION
     return NOT_CONFIRMED if high < margin else BELOW_RESOLUTION
 
 

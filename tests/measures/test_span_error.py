@@ -12,12 +12,11 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 import reference_span as reference
-from widthwise import pairs, regression
+from widthwise import arrays, pairs, regression
 from widthwise.columns import concatenate
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg import penalty_path, ridge
 from widthwise.linalg import strata as centring
-from widthwise.measures import span_error as module
 from widthwise.measures.span_error import span_error
 
 PENALTIES = (1e-9, 1e-7, 1e-5, 1e-3, 1e-1, 10.0)
@@ -364,7 +363,7 @@ def fits_on_scored_rows(monkeypatch):
         split = pairs.k_fold(*args, **options)
         return replace(split, parts=tuple(replace(part, fit=part.fit + part.score) for part in split.parts))
 
-    monkeypatch.setattr(module, "k_fold", leaky)
+    monkeypatch.setattr(arrays, "k_fold", leaky)
 
 
 def centres_with_the_means_of_scored_rows(monkeypatch):

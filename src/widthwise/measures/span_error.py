@@ -10,17 +10,15 @@ import warnings
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from widthwise import seeds
-from widthwise.columns import Concatenation, reader, stacked
+from widthwise import arrays, seeds
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg import intervals, limits
 from widthwise.measures.base import Score
-from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair, Split, held_out, k_fold
+from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair
 from widthwise.regression import Options, Regression, given
 
 VERSION = 1
@@ -48,6 +46,7 @@ class SpanError:
         within_class: the mean with class means partialled out (with labels only).
         extrapolated: F(n/4), F(n/2), F(n) and both limits (with `extrapolate` only).
         path: per-feature errors of each given penalty, in the order given.
+        source, target: what explains and what is explained, as the sentence names them.
     """
 
     mean: float
@@ -76,6 +75,8 @@ class SpanError:
     split: str = "validation"
     interval_over: str = "rows"
     method: str = "bootstrap of row blocks, fits fixed"
+    source: str = "source"
+    target: str = "target"
     blocks: tuple[Tensor, Tensor] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -84,9 +85,9 @@ class SpanError:
         supported = features - self.constant - self.unsupported
         if not supported:
             told = f"mean over all {self.mean_all:.3f}, 0 of {features} features"
-            return f"too few rows to say what source spans of target: {told}"
+            return f"too few rows to say what {self.source} spans of {self.target}: {told}"
         return (
-            f"source spans {100 * (1 - self.mean):.1f} % of target: mean {self.mean:.3f}{interval}, "
+            f"{self.source} spans {100 * (1 - self.mean):.1f} % of {self.target}: mean {self.mean:.3f}{interval}, "
             f"{supported} of {features} features"
         )
 
@@ -164,18 +165,53 @@ def span_error(
         >>> round(span_error(rows, rows[:, :3] + rows[:, 3:6]).mean, 6)
         0.0
     """
-    sides, rows = _rows_of(source, target, split, source_test, target_test, folds, groups, nested=extrapolate)
-    joint = Joint(sides, rows, _classes(labels, len(rows.cell)), ("source",), precision)
-    options = Options(given(penalties), interpolate, per_target, standardize)
-    result = _spanned(Pair(joint, ("source",), ("target",)), options, row_blocks=row_interval, extrapolate=extrapolate)
+    joint = arrays.joint(
+        {"source": source, "target": target},
+        {"source": source_test, "target": target_test},
+        split,
+        folds=folds,
+        groups=groups,
+        labels=labels,
+        nested=extrapolate,
+        sources=("source",),
+        precision=precision,
+    )
+    options = {"penalties": penalties, "interpolate": interpolate, "per_target": per_target}
+    options |= {"standardize": standardize, "extrapolate": extrapolate, "row_interval": row_interval}
+    return between(joint, **options)
+
+
+def between(
+    joint: Joint,
+    source: str = "source",
+    target: str = "target",
+    *,
+    penalties: Any = None,
+    interpolate: bool = True,
+    per_target: bool = True,
+    standardize: bool = False,
+    extrapolate: bool = False,
+    row_interval: bool = True,
+) -> SpanError:
+    """Return how badly one group of a joint spans another; options as in `span_error`.
+
+    Both directions of one joint take one pass over the rows for their moments.
+
+    Raises:
+        UsageError: for options that cannot be.
+        DataError: if no feature of the target varies.
+    """
+    pair, options = Pair(joint, (source,), (target,)), Options(given(penalties), interpolate, per_target, standardize)
+    result = _spanned(pair, options, row_blocks=row_interval, extrapolate=extrapolate)
     if result.constant == len(result.per_feature):
         n = sum(int((joint.split.cell == k).sum()) for k in joint.split.fit_cells)
-        raise DataError(f"none of the {result.constant} target features varies on the {n} rows that fit.")
-    if labels is not None:
-        within = _spanned(Pair(joint, ("source",), ("target",)), replace(options, within_class=True), row_blocks=False)
+        raise DataError(f"none of the {result.constant} {target} features varies on the {n} rows that fit.")
+    if joint.labels is not None:
+        within = _spanned(pair, replace(options, within_class=True), row_blocks=False)
         result = replace(result, within_class=within.mean)
     if penalties is None:
         result = replace(result, path=None)
+    result = replace(result, source=source, target=target)
     _warn(result)
     return result
 
@@ -203,6 +239,7 @@ def measure(
     if result.blocks is not None:
         arrays |= dict(zip(("block_errors", "block_totals"), result.blocks, strict=True))
     dropped = ("per_feature", "penalty", "within_class", "path", "constant_features", "unsupported_features")
+    dropped += ("source", "target")
     values = {name: value for name, value in result.to_dict().items() if name not in dropped}
     return Score(result.mean, values, arrays)
 
@@ -294,53 +331,6 @@ def _summaries(
     }
 
 
-def _rows_of(
-    source: Any, target: Any, split: str, source_test: Any, target_test: Any, folds: int, groups: Any, *, nested: bool
-) -> tuple[dict[str, Concatenation], Split]:
-    """Return both sides, checked against each other, and the split of their rows."""
-    sides = {"source": reader(source), "target": reader(target)}
-    n = _rows({"source": sides["source"], "target": sides["target"]})
-    if split == "validation":
-        if source_test is not None or target_test is not None:
-            raise UsageError('source_test and target_test belong to split="test".')
-        rows = k_fold(split, torch.arange(n), folds, groups, nested=nested)
-    elif split == "test":
-        if source_test is None or target_test is None:
-            raise UsageError('split="test" needs source_test and target_test.')
-        tests = {"source": reader(source_test), "target": reader(target_test)}
-        m = _rows({"source_test": tests["source"], "target_test": tests["target"]})
-        for name in sides:
-            if sides[name].columns != tests[name].columns:
-                raise DataError(
-                    f"{name} has {sides[name].columns} features, {name}_test {tests[name].columns}; they must agree."
-                )
-        sides = {name: stacked(sides[name], tests[name]) for name in sides}
-        rows = held_out(split, torch.arange(n), torch.arange(n, n + m), groups, nested=nested)
-    else:
-        raise UsageError(f'split must be "validation" or "test", not {split!r}.')
-    return sides, rows
-
-
-def _rows(sides: dict[str, Concatenation]) -> int:
-    lengths = {name: len(side) for name, side in sides.items()}
-    if len(set(lengths.values())) > 1:
-        told = " and ".join(f"{name} has {n} rows" for name, n in lengths.items())
-        raise DataError(f"{told}; both must be features of the same samples, in the same order.")
-    for name, side in sides.items():
-        if not len(side) or not side.columns:
-            raise DataError(f"{name} has {len(side)} rows and {side.columns} features; there must be some of each.")
-    return next(iter(lengths.values()))
-
-
-def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
-    if labels is None:
-        return None
-    found = np.asarray(labels)
-    if found.shape != (n,):
-        raise DataError(f"labels have shape {found.shape}; there must be one for each of the {n} rows.")
-    return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64))
-
-
 def _warn(result: SpanError) -> None:
     told = []
     if result.df > CROWDED * result.rows_fit:
@@ -359,7 +349,7 @@ def _warn(result: SpanError) -> None:
             f"{result.rows} rows, so there is no mean; mean_all is over those that vary at all. Use more rows."
         )
     for sentence in told:
-        warnings.warn(sentence, NumericsWarning, stacklevel=3)
+        warnings.warn(sentence, NumericsWarning, stacklevel=4)
 
 
 def _mean(values: Tensor) -> float:

@@ -6,8 +6,19 @@ FSG = mean FSE(C_m(M_a) -> M_1) - mean FSE(M_1' -> M_1); above 0, they cannot. T
 from collections.abc import Iterator
 from fractions import Fraction
 
-from widthwise.design import MATCHINGS, Comparison, Design, Matching, Scores, left_out
-from widthwise.gaps import Gap, Term, error_rows, feature_errors, finding, gap_rows, headline, mean_row, percent
+from widthwise.design import MATCHINGS, Comparison, Design, Scores
+from widthwise.gaps import (
+    Gap,
+    Term,
+    error_rows,
+    feature_errors,
+    finding,
+    gap_rows,
+    headline,
+    mean_row,
+    percent,
+    span_gap,
+)
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 
@@ -59,32 +70,8 @@ def _gaps(design: Design, trained: bool) -> Iterator[Gap]:
         return
     for width in design.widths:
         for matching in MATCHINGS:
-            yield _gap(design, width, matching, trained)
-
-
-def _gap(design: Design, width: Fraction, matching: Matching, trained: bool) -> Gap:
-    wide = design.wide
-    concatenations = design.concatenations(width, matching)
-
-    def terms(source, c: int) -> tuple[Term, ...]:
-        together = f"{STUDY} {width} {c}"
-        return tuple(Term(source, target, frozenset({f"wide {target.seed}"}), together) for target in wide)
-
-    return Gap(
-        study=STUDY,
-        width=width,
-        matching=matching,
-        trained=trained,
-        first=tuple(term for c, source in enumerate(concatenations) for term in terms(source, c)),
-        second=tuple(
-            Term((source,), target, frozenset({f"wide {source.seed}", f"wide {target.seed}"}), f"{STUDY} 1")
-            for source in wide
-            for target in wide
-            if source != target
-        ),
-        factors=(tuple(f"wide {net.seed}" for net in wide),),
-        refitted=tuple(tuple(terms(kept, c) for kept in left_out(source)) for c, source in enumerate(concatenations)),
-    )
+            concatenations = design.concatenations(width, matching)
+            yield span_gap(STUDY, design.wide, concatenations, width, matching, trained)
 
 
 def _equal_size(design: Design, width: Fraction) -> list[Term]:

@@ -1,0 +1,37 @@
+"""What every command takes, and how it says what it found."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+_everywhere = Group("Everywhere")
+
+
+@Parameter(name="*", group=_everywhere)
+@dataclass(frozen=True)
+class Common:
+    """What every command takes."""
+
+    store: Annotated[Path, Parameter(env_var="WIDTHWISE_STORE")] = Path(".widthwise")
+    """Folder in which networks, features and scores live."""
+    data: Path | None = None
+    """Folder of data sets; otherwise the study file's data.root, or WIDTHWISE_DATA."""
+    device: str = "cpu"
+    """Where networks train: cpu, cuda, cuda:1."""
+    jobs: int | None = None
+    """Processes that train at the same time; one for each core if left out."""
+    quiet: Annotated[bool, Parameter(negative="")] = False
+    """No progress on stderr."""
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Stdout is exactly one JSON document."""
+
+
+NOTHING = Common()
+
+
+def say(value: Any) -> None:
+    """Print text as it is, anything else as one JSON document."""
+    print(value if isinstance(value, str) else json.dumps(value, indent=1, default=str, allow_nan=False))
