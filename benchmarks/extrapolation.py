@@ -1,6 +1,6 @@
 """How far the two extrapolations in n are from the population's span error, by p / n.
 
-    python benchmarks/extrapolation.py
+    [MACHINE=name] python benchmarks/extrapolation.py
 
 Planted: sources X = z S with z ~ N(0, I), targets y = X w + noise, |X w|^2 and noise so that exactly 0.2 of every
 target's variance lies outside the source. S is flat, or deviations fall as 1 / k (then ridge penalties matter).
