@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from widthwise import arrays, seeds
-from widthwise.errors import DataError, NumericsWarning, UsageError
+from widthwise.errors import DataError, NumericsWarning
 from widthwise.linalg import intervals, limits
 from widthwise.measures.base import Score
 from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair
