@@ -8,7 +8,17 @@ import pytest
 import widthwise
 
 ERRORS = {"DataError", "NumericsWarning", "StorageError", "UsageError", "WidthwiseError"}
-TOOLS = {"concatenate", "count_matching", "load_study", "plan", "probe_accuracy", "run", "span_error", "span_gap"}
+TOOLS = {
+    "concatenate",
+    "count_matching",
+    "growth_curve",
+    "load_study",
+    "plan",
+    "probe_accuracy",
+    "run",
+    "span_error",
+    "span_gap",
+}
 
 
 def test_the_public_names_are_these_and_sorted():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from widthwise.estimator import SpanRegressor
     from widthwise.executors.base import run
     from widthwise.linalg.moments import Moments
+    from widthwise.measures.growth_curve import growth_curve
     from widthwise.measures.probe_accuracy import probe_accuracy
     from widthwise.measures.span_error import span_error
     from widthwise.networks.base import count_matching
@@ -34,6 +35,7 @@ __all__ = [
     "WidthwiseError",
     "concatenate",
     "count_matching",
+    "growth_curve",
     "load_study",
     "plan",
     "probe_accuracy",
@@ -53,6 +55,7 @@ _HOME = {
     "WidthwiseError": "errors",
     "concatenate": "columns",
     "count_matching": "networks.base",
+    "growth_curve": "measures.growth_curve",
     "load_study": "config",
     "plan": "cost",
     "probe_accuracy": "measures.probe_accuracy",

@@ -87,6 +87,34 @@ def test_orders_are_averaged_and_meet_at_the_last_point(seed):
     assert many == growth_curve.measure(pair, orders=5, leave_out=False).values["mean"]
 
 
+def test_arrays_give_what_their_pair_gives(seed):
+    pair = pair_of(np.random.default_rng(seed), split="test")
+    rows = {name: group[0:400] for name, group in pair.joint.groups.items()}
+    networks = [rows[name] for name in pair.source]
+    fit, test = [x[:300] for x in networks], [x[300:] for x in networks]
+    options = {"split": "test", "networks_test": test, "target_test": rows["y"][300:], "leave_out": False}
+    curve = growth_curve.growth_curve(fit, rows["y"][:300], **options)
+    assert curve.mean == pytest.approx(growth_curve.measure(pair, leave_out=False).values["mean"], rel=1e-9)
+    assert str(curve).startswith(f"4 networks together miss {curve.mean[-1]:.3f} of the target, the first alone")
+    assert curve.to_dict()["p"] == (7, 14, 21, 28)
+    assert "<table>" in curve._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"penalties": [1e-12, 1.0]}, "penalties of 1e-10 and above; got 1e-12"),
+        ({"networks_test": [np.zeros((5, 2))]}, "2 networks and test rows of 1"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(options, told):
+    rows = np.random.default_rng(0).normal(size=(100, 3))
+    with pytest.raises(UsageError, match=told):
+        growth_curve.growth_curve([rows, rows], rows, **options)
+    with pytest.raises(UsageError, match="no networks"):
+        growth_curve.growth_curve([], rows)
+
+
 def test_a_limit_is_that_of_the_power_law():
     sizes = range(1, 20)
     assert limits.power_law(sizes, [0.1 + 0.7 * m**-0.8 for m in sizes]) == pytest.approx(0.1, abs=1e-6)

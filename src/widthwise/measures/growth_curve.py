@@ -5,14 +5,15 @@ together, so that a curve of m networks has the same absolute grid throughout; t
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from widthwise import seeds
+from widthwise import arrays, seeds
 from widthwise.errors import UsageError
 from widthwise.linalg import limits, nested
 from widthwise.linalg.intervals import Interval, jackknife_gap
@@ -20,7 +21,7 @@ from widthwise.linalg.moments import Moments
 from widthwise.linalg.penalty_path import HALF_DECADES
 from widthwise.measures.base import Score
 from widthwise.pairs import Pair
-from widthwise.regression import choose_each
+from widthwise.regression import choose_each, given
 
 VERSION = 1
 NEEDS = frozenset({"moments"})
@@ -28,7 +29,118 @@ INVARIANT_TO = frozenset(
     {"source rotation", "source scale", "source translation", "target column scale", "target translation"}
 )
 LARGEST = 2048  # source features up to which networks are left out in turn, or put into other orders
+SMALLEST = 1e-10
 UNITS = 16  # groups of networks that are left out in turn
+
+
+@dataclass(frozen=True)
+class GrowthCurve:
+    """The span error of the first m networks together, for every m; lower is better.
+
+    Attributes:
+        networks, p: m, and the source features of the first m.
+        mean: the error over supported target features, for every m. low, high: its 95 % interval over networks;
+            None where they cannot be left out.
+        limit: where the fitted power law ends, with its interval over networks; None where none fits.
+        orders: orders of the networks that `mean` is averaged over.
+        per_feature: (sizes, targets) errors in the order given.
+    """
+
+    networks: tuple[int, ...]
+    p: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    limit: float | None
+    limit_low: float | None
+    limit_high: float | None
+    orders: int
+    per_feature: Float[Tensor, "sizes targets"] = field(repr=False, compare=False)
+    interval_over: str = "networks"
+    method: str = "jackknife"
+
+    def __str__(self) -> str:
+        low, high = self.low[-1], self.high[-1]
+        interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}] over networks"
+        end = "" if self.limit is None else f", towards {self.limit:.3f} with more"
+        return (
+            f"{self.networks[-1]} networks together miss {self.mean[-1]:.3f}{interval} of the target, "
+            f"the first alone {self.mean[0]:.3f}{end}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values for JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "per_feature"}
+
+    def to_frame(self):
+        """Return one row a number of networks as a pandas DataFrame (needs pandas, which Widthwise does not)."""
+        import pandas
+
+        return pandas.DataFrame({name: getattr(self, name) for name in ("networks", "p", "mean", "low", "high")})
+
+    def _repr_html_(self) -> str:
+        rows = zip(self.networks, self.p, self.mean, strict=True)
+        cells = "".join(f"<tr><td>{m}</td><td>{p}</td><td>{e:.4g}</td></tr>" for m, p, e in rows)
+        return f"<table><caption>{self}</caption><tr><th>networks<th>features<th>error</tr>{cells}</table>"
+
+
+def growth_curve(
+    networks: Sequence[Any],
+    target: Any,
+    *,
+    split: str = "validation",
+    networks_test: Sequence[Any] | None = None,
+    target_test: Any = None,
+    folds: int = 5,
+    groups: Any = None,
+    orders: int = 1,
+    leave_out: bool | None = None,
+    penalties: Any = None,
+    precision: str = "float64",
+) -> GrowthCurve:
+    """Return the span error of the first 1, 2, ... networks together, from their features.
+
+    Curves of narrow and of wide networks to one target stand on one axis by their `p`.
+
+    Args:
+        networks: features (rows, d) of each network, on the same rows, in the order in which they are added.
+        target: (rows, t) what is explained.
+        split, folds, groups, precision: as in `span_error`; with split="test", `networks_test` and `target_test`.
+        orders: orders of the networks to average over, the given one first.
+        leave_out: leave every network, or one of 16 groups of them, out in turn, for intervals over networks; by
+            default where there are at most 2,048 source features.
+        penalties: relative to the scale of all networks together, 1e-10 and above; half decades from 1e-9 to 10.
+
+    Raises:
+        UsageError: for options that cannot be.
+        DataError: for features that are not finite or do not match, or collinear beyond the smallest penalty.
+
+    Example:
+        >>> import torch
+        >>> rows = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
+        >>> curve = growth_curve([rows[:, :2], rows[:, 2:6]], rows[:, :4])
+        >>> [round(error, 2) for error in curve.mean]
+        [0.51, 0.0]
+    """
+    if not networks:
+        raise UsageError("there are no networks; pass a list with the features of one or more.")
+    names = [f"networks[{k}]" for k in range(len(networks))]
+    given_tests = [None] * len(networks) if networks_test is None else list(networks_test)
+    if len(given_tests) != len(networks):
+        raise UsageError(f"there are {len(networks)} networks and test rows of {len(given_tests)}; pass one of each.")
+    joint = arrays.joint(
+        dict(zip(names, networks, strict=True)) | {"target": target},
+        dict(zip(names, given_tests, strict=True)) | {"target": target_test},
+        split,
+        folds=folds,
+        groups=groups,
+        sources=tuple(names),
+        precision=precision,
+    )
+    pair = Pair(joint, tuple(names), ("target",))
+    score = measure(pair, orders=orders, leave_out=leave_out, penalties=given(penalties))
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in score.values.items()}
+    return GrowthCurve(**values, per_feature=score.arrays["per_feature"])
 
 
 @dataclass(frozen=True)
@@ -59,7 +171,7 @@ def measure(
         penalties: relative to the scale of all networks together.
 
     Raises:
-        UsageError: if orders or leaving out is asked of more than 2,048 source features.
+        UsageError: if orders or leaving out is asked of more than 2,048 source features, or a penalty is below 1e-10.
         DataError: if features are collinear beyond the smallest penalty.
     """
     p = len(pair.source_columns)
@@ -69,12 +181,14 @@ def measure(
             f"{p} source features: other orders and networks left out take a factorisation each, up to {LARGEST} "
             "features. Pass orders=1 and leave_out=False, or fewer networks."
         )
-    given = tuple(range(len(pair.source)))
-    first = _curve(pair, given, penalties)
-    drawn = [_curve(pair, _shuffled(given, k), penalties).mean for k in range(1, orders)]
+    if min(penalties) < SMALLEST:
+        raise UsageError(f"a growth curve takes penalties of {SMALLEST:g} and above; got {min(penalties):g}.")
+    order = tuple(range(len(pair.source)))
+    first = _curve(pair, order, penalties)
+    drawn = [_curve(pair, _shuffled(order, k), penalties).mean for k in range(1, orders)]
     mean = torch.tensor([first.mean, *drawn], dtype=torch.float64).mean(0).tolist()
-    without = _without(pair, given, penalties) if leave_out else {}
-    sizes = [m + 1 for m in given]
+    without = _without(pair, order, penalties) if leave_out else {}
+    sizes = [m + 1 for m in order]
     limit = limits.power_law(sizes, first.mean)
     over = [_interval(value, size, without) for value, size in zip(mean, sizes, strict=True)]
     values: dict[str, Any] = {
