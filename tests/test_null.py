@@ -76,6 +76,7 @@ def test_one_narrow_network_repeated_has_a_gap():
     assert gap > 0.1 * fse
 
 
+@pytest.mark.slow
 def test_two_hidden_layers_have_a_negative_gap():
     gap, error, _ = gap_of(depth=2, networks=8, seed=0, inputs=16, units=64, m=16)
     assert gap < -2 * error  # the jackknife's error is wide: it covers .99 for .95

@@ -125,20 +125,19 @@ class Moments:
     def products(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
         """Return the sum of (z - shift)(z - shift)' of some crossed columns with some of all, as a new matrix."""
         self._flush()
-        a, b = _slice(rows), _slice(columns)
-        if a is None or b is None:
-            return self.second[rows[:, None], columns]
-        dense = self._zeros(len(rows), len(columns))
-        for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
-            top, bottom, left = max(start, a.start), min(stop, a.stop), max(start, b.start)
-            if top < bottom and left < b.stop:
-                own = block[top - start : bottom - start, left - start : b.stop - start]
-                dense[top - a.start : bottom - a.start, left - b.start :] = own
-            below, right = max(stop, a.start), min(stop, b.stop)
-            if below < a.stop and left < right:
-                mirrored = block[left - start : right - start, below - start : a.stop - start].T
-                dense[below - a.start :, left - b.start : right - b.start] = mirrored
-        return dense
+        (a, to_a), (b, to_b) = _sorted(rows), _sorted(columns)
+        dense = self._zeros(len(a), len(b))
+        edges = torch.tensor([start for start, _ in self._cuts] + [self.crossed])
+        first_a, first_b = (torch.searchsorted(x, edges).tolist() for x in (a, b))
+        for k, (start, _) in enumerate(self._cuts):
+            block = self._blocks[k]
+            top, below, left, right = first_a[k], first_a[k + 1], first_b[k], first_b[k + 1]
+            if top < below and left < len(b):
+                dense[top:below, left:] = _taken(block, a[top:below] - start, b[left:] - start)
+            if below < len(a) and left < right:  # mirrored: what lies below the diagonal is that right of it
+                dense[below:, left:right] = _taken(block, b[left:right] - start, a[below:] - start).T
+        dense = dense if to_a is None else dense[to_a]
+        return dense if to_b is None else dense[:, to_b]
 
     @property
     def mean(self) -> Float[Tensor, " columns"]:
@@ -350,7 +349,26 @@ def _slice(columns: Int[Tensor, " chosen"]) -> slice | None:
     """Return the columns as a slice, where they are consecutive."""
     if not len(columns):
         return slice(0, 0)
-    return slice(int(columns[0]), int(columns[-1]) + 1) if bool((columns.diff() == 1).all()) else None
+    first, last = int(columns[0]), int(columns[-1])
+    consecutive = last - first == len(columns) - 1 and bool((columns.diff() == 1).all())
+    return slice(first, last + 1) if consecutive else None
+
+
+def _sorted(columns: Int[Tensor, " chosen"]) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " chosen"] | None]:
+    """Return the columns in order, and where each is found there; None if they were."""
+    if not bool((columns.diff() < 0).any()):
+        return columns, None
+    found, order = columns.sort()
+    return found, order.argsort()
+
+
+def _taken(
+    block: Float[Tensor, "_ _"], rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"]
+) -> Float[Tensor, "rows chosen"]:
+    """Return some rows and columns of a block: without a copy, where they are consecutive."""
+    a, b = _slice(rows), _slice(columns)
+    block = block.index_select(0, rows.to(block.device)) if a is None else block[a]
+    return block.index_select(1, columns.to(block.device)) if b is None else block[:, b]
 
 
 def check_finite(rows: Float[Tensor, "rows columns"]) -> None:

@@ -238,9 +238,10 @@ def measure(
     arrays = {"per_feature": per_feature, "supported": supported}
     if result.blocks is not None:
         arrays |= dict(zip(("block_errors", "block_totals"), result.blocks, strict=True))
-    dropped = ("per_feature", "penalty", "within_class", "path", "constant_features", "unsupported_features")
-    dropped += ("source", "target")
-    values = {name: value for name, value in result.to_dict().items() if name not in dropped}
+    dropped = {"per_feature", "penalty", "within_class", "path", "blocks", "source", "target"}
+    dropped |= {"constant_features", "unsupported_features"}
+    kept = [f.name for f in fields(result) if f.name not in dropped]
+    values = {name: _plain(getattr(result, name)) for name in kept}
     return Score(result.mean, values, arrays)
 
 
