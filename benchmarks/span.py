@@ -6,7 +6,7 @@
 
 50,000 rows to fit, 10,000 held out, 512 targets, 20 penalties, a penalty chosen per target, float64. Every line is
 a process of its own, so that its peak memory is its own; its ratio is to the flops that its answer needs at least, at
-the rate of a float64 matrix product in the same process. Result: docs/log/2026-11-24-span.txt.
+the rate of a float64 matrix product in the same process. Result: docs/log/2026-11-25-span.txt.
 """
 
 import json
