@@ -19,7 +19,8 @@ from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
 from widthwise.measures.base import Score
 from widthwise.measures.span_error import CROWDED
-from widthwise.pairs import Joint, Tell
+from widthwise.pairs import Joint, Tell, silent
+from widthwise.words import for_json
 
 TOGETHER = 6144  # columns of one joint: its moments take 60 bytes for each pair of columns
 STANDARDIZED, WITHIN_CLASS = (
@@ -93,7 +94,7 @@ class SpanGap:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON: NaN and infinity become None."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return for_json({f.name: getattr(self, f.name) for f in fields(self)})
 
     def to_frame(self):
         """Return one row a span error as a pandas DataFrame (needs pandas, which Widthwise does not)."""
@@ -183,7 +184,7 @@ def span_gap(
         sides, arrays.networks_tests(wide_test, narrow_test, sides), folds=folds, groups=groups, labels=labels, **kept
     )
     columns = S * d_wide + R * m * d_narrow
-    scores = _scores(gap, names, joints, _variants(joints, labels), columns, tell or _silent)
+    scores = _scores(gap, names, joints, _variants(joints, labels), columns, tell or silent)
     _warn(scores)
     return SpanGap(
         **_numbers(gap, scores, list(joints), labels is not None),
@@ -295,10 +296,6 @@ def _of_features(tell: Tell | None) -> Tell:
     return told
 
 
-def _silent(stage: str, done: float, total: float) -> None:
-    pass
-
-
 # What they say ------------------------------------------------------------------------------------------
 
 
@@ -361,11 +358,3 @@ def _warn(scores: Scores) -> None:
             NumericsWarning,
             stacklevel=3,
         )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, tuple):
-        return [_plain(v) for v in value]
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -58,7 +58,7 @@ def span(
         target_key: Name of the target's array, where it is another.
     """
     from widthwise import arrays, files
-    from widthwise.measures.span_error import between
+    from widthwise.measures.span_error import SpanError, between
 
     sides = files.sides(source, target, source_test, target_test, key, target_key)
     tests = {name: sides.pop(f"{name}_test", None) for name in ("source", "target")}
@@ -90,10 +90,11 @@ def span(
         ]
     if common.json:
         shown = [name for name in SPAN_KEYS if name != "path" or penalties is not None]
-        told = [{name: result.to_dict()[name] for name in shown} for result in results]
+        told = [{name: facts[name] for name in shown} for facts in map(SpanError.to_dict, results)]
         say(dict(zip(("source_to_target", "target_to_source"), told, strict=True)) if both else told[0])
     else:
-        say("\n\n".join(f"{r}\n\n{words.facts({n: r.to_dict()[n] for n in SPAN_SUMMARY})}" for r in results))
+        told = [words.for_json({name: getattr(result, name) for name in SPAN_SUMMARY}) for result in results]
+        say("\n\n".join(f"{r}\n\n{words.facts(facts)}" for r, facts in zip(results, told, strict=True)))
 
 
 SPAN_SUMMARY = ("mean_all", "median", "variance_weighted", "worst", "within_class", "constant", "unsupported")

@@ -168,8 +168,8 @@ def _third(before: Int[Tensor, " rows"], size: int) -> Int[Tensor, " rows"]:
     return (4 * before >= size).long() + (2 * before >= size).long()
 
 
-def _nothing(stage: str, done: float, total: float) -> None:
-    pass
+def silent(stage: str, done: float, total: float) -> None:
+    """Hear how far it is, and say nothing."""
 
 
 @dataclass
@@ -194,7 +194,7 @@ class Joint:
     sources: tuple[str, ...] | None = None
     precision: str = "float64"
     device: str = "cpu"
-    tell: Tell = field(default=_nothing, repr=False)
+    tell: Tell = field(default=silent, repr=False)
     kept: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):

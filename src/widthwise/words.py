@@ -1,5 +1,6 @@
-"""Times, sizes, facts and tables as plain text for a terminal."""
+"""Times, sizes, facts and tables as plain text for a terminal, and values as JSON has them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,15 @@ def by_width(counts: Mapping[str, Mapping[str, int]]) -> str:
     widths = next(iter(counts.values()))
     rows = [(width, *(f"{of[width]:,}" for of in counts.values())) for width in widths]
     return table([("width", *counts), *rows])
+
+
+def for_json(value: Any) -> Any:
+    """Return a value as JSON has it: NaN and infinity, for which it has no word, as None; tuples as lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple | list):
+        return [for_json(part) for part in value]
+    return {name: for_json(part) for name, part in value.items()} if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> str:

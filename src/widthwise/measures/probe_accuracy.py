@@ -22,6 +22,7 @@ from widthwise.linalg.intervals import wilson
 from widthwise.linalg.logistic import LogisticPath, log_loss, logistic, logits
 from widthwise.measures.base import Score, accuracy_score
 from widthwise.pairs import Pair, Split, held_out, k_fold
+from widthwise.words import for_json
 
 VERSION = 2
 NEEDS = frozenset({"features", "labels"})
@@ -81,9 +82,7 @@ class ProbeAccuracy:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON: NaN and infinity become None."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "correct"}
-        plain["penalty"] = list(self.penalty)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+        return for_json({f.name: getattr(self, f.name) for f in fields(self) if f.name != "correct"})
 
     def to_frame(self):
         """Return one row a test row as a pandas DataFrame (needs pandas, which Widthwise does not)."""

@@ -20,6 +20,7 @@ from widthwise.linalg import intervals, limits
 from widthwise.measures.base import Score
 from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair
 from widthwise.regression import Options, Regression, given
+from widthwise.words import for_json
 
 VERSION = 1
 NEEDS = frozenset({"moments", "features"})
@@ -93,8 +94,7 @@ class SpanError:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON: NaN and infinity become None."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "blocks"}
-        return {name: _plain(value) for name, value in plain.items()}
+        return for_json({f.name: getattr(self, f.name) for f in fields(self) if f.name != "blocks"})
 
     def to_frame(self):
         """Return one row a target feature as a pandas DataFrame (needs pandas, which Widthwise does not)."""
@@ -241,7 +241,7 @@ def measure(
     dropped = {"per_feature", "penalty", "within_class", "path", "blocks", "source", "target"}
     dropped |= {"constant_features", "unsupported_features"}
     kept = [f.name for f in fields(result) if f.name not in dropped]
-    values = {name: _plain(getattr(result, name)) for name in kept}
+    values = for_json({name: getattr(result, name) for name in kept})
     return Score(result.mean, values, arrays)
 
 
@@ -359,11 +359,3 @@ def _mean(values: Tensor) -> float:
 
 def _numbers(mask: Bool[Tensor, " features"]) -> tuple[int, ...]:
     return tuple(mask.nonzero()[:, 0].tolist())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
