@@ -17,8 +17,8 @@ from widthwise.linalg import spectral
 from widthwise.linalg.moments import Moments
 from widthwise.linalg.strata import second_about, squares_about, strata, varying
 
-BLOCK = 128  # columns that are factored at once
-BAND = 512  # rows of U that are multiplied at once: below its diagonal it is zero
+BLOCK = 256  # columns that are factored at once
+BAND = 128  # rows of U that are multiplied at once: below its diagonal it is zero
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def scored(fit: Design, moments: Moments, source: Int[Tensor, " source"], target
     F, pivots = spectral.pivoted(H.cpu(), moments.n)  # H = F F', F triangular on its pivots
     F, leading = F.to(H.device), pivots[: F.shape[1]]
     d = torch.linalg.solve_triangular(F[leading], c[leading], upper=False)  # c = F d
-    Q, R = torch.linalg.qr(F.T)
-    return Scored(R, Q.T @ d, squares)
+    R = torch.linalg.qr(torch.cat([F.T, d], 1), mode="r").R  # F' = Q R; beside R: Q'd
+    return Scored(R[:, : len(H)], R[:, len(H) :], squares)
 
 
 def errors(
@@ -75,56 +75,87 @@ def errors(
     Raises:
         DataError: where S + penalty is not positive definite, to rounding.
     """
-    found = []
+    stack, found = _Stack(fit, parts), []
     for shift in (penalties * fit.scale).tolist():
-        Z, U = _factored(fit, [part.root for part in parts], shift)
-        found.append(torch.stack([_leading(part, u, Z, edges) for part, u in zip(parts, U, strict=True)]))
+        stack.factor(shift)
+        found.append(stack.errors(edges))
     return torch.stack(found, 2)
 
 
-def _leading(
-    part: Scored, U: Float[Tensor, "rank source"], Z: Float[Tensor, "source targets"], edges: Sequence[int]
-) -> Float[Tensor, "edges targets"]:
-    """Return the sums of squared error of every leading design: of what its predictions leave of c, and the rest."""
-    left, found, start = part.cross.clone(), [], 0
-    rest = part.squares - part.cross.square().sum(0)
-    for stop in edges:
-        left[:stop].addmm_(U[:stop, start:stop], Z[start:stop], alpha=-1)
-        found.append(left.square().sum(0) + rest)
-        start = stop
-    return torch.stack(found).clamp_min(0)
+class _Stack:
+    """L, Z = L^-1 C and U = R L^-T of every part, with L L' = S + shift, as rows of one matrix: [L; Z'; U].
 
+    What a block of columns owes to those before it is one product for L and Z', and one for every band of U's rows,
+    in which the parts' rows follow each other.
+    """
 
-def _factored(
-    fit: Design, roots: Sequence[Float[Tensor, "rank source"]], shift: float
-) -> tuple[Float[Tensor, "source targets"], list[Float[Tensor, "rank source"]]]:
-    """Return Z = L^-1 C and U = R L^-T of every root, with L L' = S + shift: one left-looking pass over blocks."""
-    size = len(fit.S)
-    L, Z, U = torch.zeros_like(fit.S), torch.zeros_like(fit.C), [torch.zeros_like(R) for R in roots]
-    for start in range(0, size, BLOCK):
-        stop = min(start + BLOCK, size)
-        left = L[start:stop, :start]
-        columns = torch.addmm(fit.S[start:, start:stop], L[start:, :start], left.T, alpha=-1)
-        columns[: stop - start].diagonal().add_(shift)
-        own, failed = torch.linalg.cholesky_ex(columns[: stop - start])
-        if bool(failed):
-            raise DataError(
-                "the features are collinear beyond what the smallest penalty can part; leave out columns that are "
-                "sums of others, or pass penalties= that start higher."
-            )
-        L[start:stop, start:stop] = own
-        L[stop:, start:stop] = _over(columns[stop - start :], own)
-        rest = torch.addmm(fit.C[start:stop], left, Z[:start], alpha=-1)
-        Z[start:stop] = torch.linalg.solve_triangular(own, rest, upper=False)
-        for u, R in zip(U, roots, strict=True):
-            rows = R[:stop, start:stop].clone()
-            for top in range(0, start, BAND):  # u is zero left of its diagonal
-                bottom = min(top + BAND, start)
-                rows[top:bottom].addmm_(u[top:bottom, top:start], left[:, top:].T, alpha=-1)
-            u[:stop, start:stop] = _over(rows, own)
-    return Z, U
+    def __init__(self, fit: Design, parts: Sequence[Scored]):
+        self.fit, self.parts = fit, parts
+        self.size, self.targets = fit.C.shape
+        rank = max(len(part.root) for part in parts)
+        self.band = max(min(BAND, rank), 1)
+        self.bands = -(-rank // self.band)
+        self.heads = self.size + self.targets  # rows before U
+        rows = self.bands * len(parts) * self.band
+        self.values = fit.S.new_zeros(self.heads + rows, self.size)
+        cross = fit.C.new_zeros(self.bands, len(parts), self.band, self.targets)
+        for k, part in enumerate(parts):
+            for j, some in enumerate(part.cross.split(self.band)):
+                cross[j, k, : len(some)] = some
+        squares = cross.square().sum(2)  # (bands, parts, targets)
+        none = torch.zeros_like(squares[:1].sum(0, keepdim=True))
+        self.untouched = torch.cat([squares.flip(0).cumsum(0).flip(0), none])  # of the bands from each one on
+        self.rest = torch.stack([part.squares for part in parts]) - self.untouched[0]
+        self.cross = cross.view(rows, self.targets)
+        self.left, self.work = torch.empty_like(self.cross), torch.empty_like(self.cross)
 
+    def factor(self, shift: float) -> None:
+        """Factor S + shift: one left-looking pass over blocks of columns."""
+        M, size = self.values, self.size
+        for start in range(0, size, BLOCK):
+            stop = min(start + BLOCK, size)
+            block, left = slice(start, stop), M[start:stop, :start].T
+            M[start:size, block] = self.fit.S[start:, block]
+            M[block, block].diagonal().add_(shift)
+            M[size : self.heads, block] = self.fit.C[block].T
+            M[start : self.heads, block].addmm_(M[start : self.heads, :start], left, alpha=-1)
+            end = self._fill(start, stop)
+            own, failed = torch.linalg.cholesky_ex(M[block, block])
+            if bool(failed):
+                raise DataError(
+                    "the features are collinear beyond what the smallest penalty can part; leave out columns that are "
+                    "sums of others, or pass penalties= that start higher."
+                )
+            M[block, block] = own
+            # Transposed, LAPACK has the rows as it wants them, without a copy that turns them.
+            M[stop:end, block] = torch.linalg.solve_triangular(own, M[stop:end, block].mT, upper=False).mT
 
-def _over(A: Float[Tensor, "rows block"], L: Float[Tensor, "block block"]) -> Float[Tensor, "rows block"]:
-    """Return A L^-T."""
-    return torch.linalg.solve_triangular(L.T, A, upper=True, left=False)
+    def errors(self, edges: Sequence[int]) -> Float[Tensor, "parts edges targets"]:
+        """Return the sums of squared error of every leading design: of c less predictions, and the rest."""
+        U, Z = self.values[self.heads :], self.values[self.size : self.heads]
+        self.left.copy_(self.cross)
+        found, start = [], 0
+        for stop in edges:
+            bands = min(-(-stop // self.band), self.bands)
+            left = self.left[: bands * len(self.parts) * self.band]
+            left.addmm_(U[: len(left), start:stop], Z[:, start:stop].T, alpha=-1)
+            squares = torch.mul(left, left, out=self.work[: len(left)])
+            sums = squares.view(bands * len(self.parts), self.band, self.targets).sum(1)
+            sums = sums.view(bands, len(self.parts), self.targets).sum(0)
+            found.append(sums + self.untouched[bands] + self.rest)
+            start = stop
+        return torch.stack(found, 1).clamp_min(0)
+
+    def _fill(self, start: int, stop: int) -> int:
+        """Bring some columns of U up to what L asks of them; return the last row that is not zero there."""
+        M, end = self.values, self.heads
+        for top in range(0, min(stop, self.bands * self.band), self.band):
+            rows = slice(end, end + self.band * len(self.parts))
+            for k, part in enumerate(self.parts):
+                some = part.root[top : top + self.band, start:stop]
+                first = end + k * self.band
+                M[first : first + len(some), start:stop] = some
+            if top < start:  # U is zero left of its diagonal
+                M[rows, start:stop].addmm_(M[rows, top:start], M[start:stop, top:start].T, alpha=-1)
+            end = rows.stop
+        return end
