@@ -19,7 +19,7 @@ from widthwise.linalg.strata import second_about, squares_about, strata, varying
 STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
 COLUMNS = 2048  # weights in memory at once
-BLOCK = 256  # rows of a triangular root that are multiplied at once
+BLOCK = 128  # rows of a triangular root that are multiplied at once
 JITTER = 1e-13  # of the mean square; taken out again
 
 
@@ -139,39 +139,44 @@ def standard_factors(squares: Float[Tensor, " source"]) -> Float[Tensor, " sourc
 class HeldOut:
     """Held-out moments about the *fit's* means: what the error of any weights on those rows needs.
 
-    Of weights w it is y'y - 2 w'c + |R w|^2 - jitter |w|^2, R'R = the source's second moments + jitter, which lets
-    a singular matrix have a triangular root. The jitter is taken out exactly: |w|^2 is the same in every form.
+    Of weights w it is |c - R w|^2 + rest - jitter |w|^2, R'R = the source's second moments + jitter, which lets a
+    singular matrix have a triangular root. The jitter is taken out exactly: |w|^2 is the same in every form.
     """
 
     fit: Ridge
     root: Float[Tensor, "live live"]  # R
     jitter: float
-    cross: Float[Tensor, "live targets"]  # c
+    cross: Float[Tensor, "live targets"]  # c, R'c the cross moments
     squares: Float[Tensor, " targets"]  # y'y: the error at an infinite penalty, of the fit's mean
 
     def errors(self, penalties: Float[Tensor, " penalties"]) -> Float[Tensor, "penalties targets"]:
         """Return the sums of squared error of every target at every relative penalty."""
         return errors([self], penalties)[0]
 
-    def _loss(self, root: Tensor, cross: Tensor, w: Float[Tensor, "rows chosen"]) -> Float[Tensor, " chosen"]:
-        """Return |R w|^2 - jitter |w|^2 - 2 c'w of every column of w, of which c has a cycle."""
-        total = w.new_zeros(w.shape[1])
-        for start in range(0, len(root), BLOCK):
-            stop = min(start + BLOCK, len(root))
-            total += (root[start:stop, start:] @ w[start:]).square_().sum(0)
-            own = w[start:stop].view(stop - start, -1, cross.shape[1])
-            total -= (own * (self.jitter * own).add_(2 * cross[start:stop, None])).sum(0).flatten()
-        return total
+    @cached_property
+    def rest(self) -> Float[Tensor, " targets"]:
+        """What no weights explain, y'y - c'c."""
+        return self.squares - self.cross.square().sum(0)
 
     @cached_property
-    def turned(self) -> Float[Tensor, "rows form"]:
-        """The root for weights in the fit's form, triangular again."""
-        return torch.linalg.qr(self.fit.form.rotate_right(self.root), mode="r").R
+    def turned(self) -> tuple[Float[Tensor, "rows form"], Float[Tensor, "rows targets"]]:
+        """The root for weights in the fit's form, triangular again, and c beside it."""
+        root = self.fit.form.rotate_right(self.root)
+        both = torch.linalg.qr(torch.cat([root, self.cross], 1), mode="r").R
+        return both[:, : root.shape[1]], both[:, root.shape[1] :]
 
-    @cached_property
-    def turned_cross(self) -> Float[Tensor, "form targets"]:
-        """The cross moments for weights in the fit's form."""
-        return self.fit.form.rotate(self.cross)
+
+def _loss(
+    root: Float[Tensor, "rows form"], cross: Float[Tensor, "rows targets"], w: Float[Tensor, "form chosen"]
+) -> Float[Tensor, " chosen"]:
+    """Return |c - R w|^2 of every column of w, of which c has a cycle; R is upper triangular."""
+    total = w.new_zeros(w.shape[1])
+    for start in range(0, len(root), BLOCK):
+        own = cross[start : start + BLOCK, None]
+        left = root[start : start + BLOCK, start:] @ w[start:]
+        left.view(len(own), -1, cross.shape[1]).sub_(own)
+        total += left.square_().sum(0)
+    return total
 
 
 def errors(
@@ -183,14 +188,15 @@ def errors(
     size = len(parts[0].root)
     # Turn the roots, R Q and its triangle, or turn every weight back: 10/3 p^3 each, or 2 p^2.
     turn_roots = len(parts) * 10 / 3 * size < 2 * len(penalties) * targets
+    roots = [part.turned if turn_roots else (part.root, part.cross) for part in parts]
     found: list[list[Tensor]] = [[] for _ in parts]
     fit.form.prepare(fit.absolute(penalties))
     for some in penalties.split(max(COLUMNS // max(targets, 1), 1)):
         w = fit.form.solve(fit.projected, fit.absolute(some)).flatten(1)  # (form, some * targets)
         w = w if turn_roots else fit.form.back(w)
-        for own, part in zip(found, parts, strict=True):
-            root, cross = (part.turned, part.turned_cross) if turn_roots else (part.root, part.cross)
-            own.append(part.squares + part._loss(root, cross, w).view(len(some), -1))
+        norms = w.square().sum(0).view(len(some), -1)
+        for own, part, (root, cross) in zip(found, parts, roots, strict=True):
+            own.append(_loss(root, cross, w).view(len(some), -1) + part.rest - part.jitter * norms)
     return torch.stack([torch.cat(own) for own in found]).clamp_min(0)
 
 
@@ -207,6 +213,7 @@ def held_out(
     root, jitter = triangular_root(H.mul_(f).mul_(f[:, None]))
     del H
     cross = second_about(moments, own, fit.means, source, target)[live] * f[:, None]
+    cross = torch.linalg.solve_triangular(root.T, cross, upper=False)
     squares = squares_about(moments, own, fit.means, target)
     return HeldOut(fit, root, jitter, cross, squares)
 
