@@ -181,7 +181,7 @@ def test_sums_of_classes_are_read_off_as_they_are(seed):
 
 def test_rows_are_read_of_the_groups_asked_for(seed):
     made, together = joint(seed)
-    ((some, start),) = made.batches(["b"])
+    (((some,), start),) = made.batches(["b"])
     assert np.array_equal(some, together[:, 3:5])
     assert start == 0
 

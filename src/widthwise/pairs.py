@@ -235,27 +235,30 @@ class Joint:
             DataError: at a value that is not finite, naming its group, row and column.
         """
         sums: list[Moments] = []
-        for rows, start in self.batches():
+        for given, start in self.batches():
+            pieces = given
             if not sums:
-                sums = self._empty(rows.mean(0, dtype=torch.float64))
-            cell = self.split.cell[start : start + len(rows)]
-            sorted_rows = rows[cell.argsort(stable=True)] if bool((cell != cell[0]).any()) else rows
+                sums = self._empty(torch.cat([piece.mean(0, dtype=torch.float64) for piece in pieces]))
+            cell = self.split.cell[start : start + len(pieces[0])]
+            if bool((cell != cell[0]).any()):
+                order = cell.argsort(stable=True)
+                pieces = [piece[order] for piece in pieces]
             counts = cell.bincount(minlength=self.split.cells).tolist()
-            for moments, some in zip(sums, sorted_rows.split(counts), strict=True):
+            for moments, *some in zip(sums, *(piece.split(counts) for piece in pieces), strict=True):
                 try:
-                    moments.update(some)
+                    moments.update(*some)
                 except DataError:
-                    self._check(rows, start)
+                    self._check(given, start)
                     raise
-            self.tell("features", start + len(rows), len(self.split.cell))
+            self.tell("features", start + len(cell), len(self.split.cell))
         if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
             raise DataError("features are too large to square; divide them by a constant, such as their largest.")
         return sums
 
     def batches(
         self, names: Sequence[str] | None = None, wanted: Bool[Tensor, " rows"] | None = None
-    ) -> Iterator[tuple[Shaped[Tensor, "batch columns"], int]]:
-        """Yield (rows of some groups, number of the first row), in the type they have.
+    ) -> Iterator[tuple[list[Shaped[Tensor, "batch _"]], int]]:
+        """Yield (rows of every group, number of the first row), in the types they have.
 
         Without names: of all groups, with the one-hot labels, in the order of the joint's columns. With `wanted`,
         batches of which no row is wanted are left out.
@@ -280,7 +283,7 @@ class Joint:
                 if names is None and self.labels is not None:
                     hot = torch.nn.functional.one_hot(self.labels[start:stop], self.classes)
                     pieces.insert(self._sources, hot.to(torch.float32))
-                yield pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1), start
+                yield pieces, start
             start = stop
         if start != expected:
             raise DataError(f"{start} rows of features for {expected} rows of the split.")
@@ -319,13 +322,14 @@ class Joint:
         """The first group that is only a target: the labels' columns lie before it."""
         return self.order[self._sources] if self._sources < len(self.order) else None
 
-    def _check(self, rows: Shaped[Tensor, "batch columns"], start: int) -> None:
+    def _check(self, pieces: Sequence[Shaped[Tensor, "batch _"]], start: int) -> None:
         """Raise a DataError that names the first value of a batch that is not finite."""
-        for name, columns in self.columns.items():
-            bad = (~torch.isfinite(rows[:, columns])).nonzero()
+        pieces = [piece for k, piece in enumerate(pieces) if self.labels is None or k != self._sources]
+        for name, rows in zip(self.order, pieces, strict=True):
+            bad = (~torch.isfinite(rows)).nonzero()
             if len(bad):
                 row, column = bad[0].tolist()
-                place, value = self.groups[name].place(start + row), rows[row, columns[column]].item()
+                place, value = self.groups[name].place(start + row), rows[row, column].item()
                 raise DataError(
                     f"{name}: {place}, column {column} is {value}; features must be finite numbers. Leave such rows "
                     "out of source and target alike, or look for what diverged."

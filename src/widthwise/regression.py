@@ -271,33 +271,34 @@ class Regression:
             part_of[list(part.score)] = k
         errors = torch.zeros(split.blocks, len(targets), dtype=torch.float64)
         totals = torch.zeros_like(errors)
-        for rows, read, number in self._scored_rows():
+        for pieces, start in self._scored_rows():
+            number = torch.arange(start, start + len(pieces[self.sources[0]]))
             part = part_of[split.cell[number]]
             for k, (W, centre) in enumerate(zip(weights, centres, strict=True)):
                 own = (part == k).nonzero()[:, 0]
-                some, block, stratum = rows[own], split.block[number[own]], self._stratum(number[own])
-                X, Y = self._shifted(some, read, self.source), self._shifted(some, read, self.target[targets])
-                totals.index_add_(0, block, (Y - mean[stratum]).square())
+                block, stratum = split.block[number[own]], self._stratum(number[own])
+                X, Y = (self._shifted(pieces, names, own) for names in (self.sources, self.targets))
+                Y = Y if len(targets) == Y.shape[1] and bool((targets.diff() == 1).all()) else Y[:, targets]
+                totals.index_add_(0, block, (Y - mean[stratum]).square_())
                 errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
         return errors, totals
 
-    def _scored_rows(self) -> Iterator[tuple[Tensor, Tensor, Int[Tensor, " rows"]]]:
-        """Yield scored rows of the source and the targets, the joint's columns that they are, and their numbers."""
+    def _scored_rows(self) -> Iterator[tuple[dict[str, Tensor], int]]:
+        """Yield rows of the groups of the source and the targets, some of them scored, and the first one's number."""
         wanted = {*self.sources, *self.targets}
         names = [name for name in self.joint.order if name in wanted]
-        read = torch.cat([self.joint.columns[name] for name in names])
-        for rows, start in self.joint.batches(names, self.joint.split.block >= 0):
-            yield rows, read, torch.arange(start, start + len(rows))
-            self.joint.tell("scores", start + len(rows), len(self.joint.split.cell))
+        for pieces, start in self.joint.batches(names, self.joint.split.block >= 0):
+            yield dict(zip(names, pieces, strict=True)), start
+            self.joint.tell("scores", start + len(pieces[0]), len(self.joint.split.cell))
 
-    def _shifted(self, rows: Tensor, read: Tensor, columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
-        """Return some columns of rows about the moments' shift."""
+    def _shifted(
+        self, pieces: dict[str, Tensor], names: Sequence[str], rows: Int[Tensor, " rows"]
+    ) -> Float[Tensor, "rows columns"]:
+        """Return some rows of groups side by side, about the moments' shift."""
         shift = self.joint.cells[0].shift
         assert shift is not None
-        place = torch.searchsorted(read, columns)
-        first, last = int(place[0]), int(place[-1])
-        consecutive = bool((place.diff() == 1).all())
-        return (rows[:, first : last + 1] if consecutive else rows[:, place]) - shift[columns]
+        shifted = [pieces[name][rows] - shift[self.joint.columns[name]] for name in names]
+        return shifted[0] if len(shifted) == 1 else torch.cat(shifted, 1)
 
     def _stratum(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " strata"]:
         """Return the stratum of each row: its class, or the only one there is."""

@@ -5,15 +5,17 @@ compact form I - V T V'): 2 p^3 flops, nearly all of them matrix products, where
 times that. Then each shift is a block Cholesky factorisation of B, p b^2 flops, and p b for every right-hand side.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 BLOCK = 64
 JOINED = 4  # panels that are applied as one
+WIDE = 1024  # columns that are solved at once, each with its own shift
 
 
 class NotPositive(ArithmeticError):
@@ -74,15 +76,37 @@ class Banded:
         self, C: Float[Tensor, "padded columns"], shifts: Float[Tensor, " shifts"]
     ) -> Float[Tensor, "padded shifts columns"]:
         """Return (B + shift)^-1 C for every shift."""
+        return self._solve(C[:, None].expand(-1, len(shifts), -1), shifts)
+
+    def solve_each(
+        self, C: Float[Tensor, "padded columns"], shifts: Float[Tensor, " columns"]
+    ) -> Float[Tensor, "padded columns"]:
+        """Return (B + shift)^-1 c for every column, each with its own shift."""
+        solved = torch.empty_like(C)
+        values, which, counts = shifts.unique(return_inverse=True, return_counts=True)
+        order = which.argsort(stable=True)
+        place = torch.empty_like(order)  # of every column among those of its shift
+        place[order] = torch.arange(len(order), device=C.device) - (counts.cumsum(0) - counts)[which[order]]
+        for some in _alike(counts):
+            own = torch.isin(which, some).nonzero()[:, 0]
+            row = torch.searchsorted(some, which[own])
+            right = C.new_zeros(len(C), len(some), int(counts[some].max()))
+            right[:, row, place[own]] = C[:, own]
+            solved[:, own] = self._solve(right, values[some])[:, row, place[own]]
+        return solved
+
+    def _solve(
+        self, C: Float[Tensor, "padded shifts columns"], shifts: Float[Tensor, " shifts"]
+    ) -> Float[Tensor, "padded shifts columns"]:
         lower, left = self._factor(shifts)
         block, known = self.diagonal.shape[1], None
         forward = []
         for k, own in enumerate(C.split(block)):
-            own = own.expand(len(shifts), *own.shape)
+            own = own.transpose(0, 1)
             known = own if known is None else torch.baddbmm(own, left[k - 1], known, alpha=-1)
             known = torch.linalg.solve_triangular(lower[k], known, upper=False)
             forward.append(known)
-        solved, known = C.new_empty(len(C), len(shifts), C.shape[1]), None
+        solved, known = torch.empty_like(C, memory_format=torch.contiguous_format), None
         for k in reversed(range(len(forward))):
             own = forward.pop()
             own = own if known is None else torch.baddbmm(own, left[k].transpose(1, 2), known, alpha=-1)
@@ -122,10 +146,8 @@ class Banded:
         wanted = shifts.tolist()
         for known, (lower, left) in self._factors.items():
             if set(wanted) <= set(known):
-                first = known.index(wanted[0])
-                run = slice(first, first + len(wanted))
-                if list(known[run]) == wanted:
-                    return [L[run] for L in lower], [G[run] for G in left]
+                rows = [known.index(shift) for shift in wanted]
+                return [L[rows] for L in lower], [G[rows] for G in left]
         return _cholesky(self.diagonal, self.below, shifts)
 
     @cached_property
@@ -178,6 +200,18 @@ def _panel(columns: Float[Tensor, "rows block"], start: int) -> tuple[Panel, Flo
     inverse.diagonal().copy_(torch.where(tau != 0, 1 / tau, 1.0))
     T = torch.linalg.solve_triangular(inverse, torch.eye(block, dtype=V.dtype, device=V.device), upper=True)
     return Panel(start, V, T), triangle
+
+
+def _alike(counts: Int[Tensor, " values"]) -> Iterator[Int[Tensor, " some"]]:
+    """Yield numbers of values that are as frequent as each other, so that few together make WIDE columns."""
+    some: list[int] = []
+    for k in counts.argsort().tolist():
+        if some and (len(some) + 1) * int(counts[k]) > WIDE:
+            yield torch.tensor(sorted(some), device=counts.device)
+            some = []
+        some.append(k)
+    if some:
+        yield torch.tensor(sorted(some), device=counts.device)
 
 
 def _joined(panels: list[Panel]) -> Panel:

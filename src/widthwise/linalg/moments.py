@@ -4,7 +4,7 @@ Everything that a ridge regression, its held-out error, linear CKA or a support 
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,29 +75,31 @@ class Moments:
         self._buffer: Tensor | None = None  # (columns, rows) less the shift that are not in the sums yet
         self._waiting = 0
 
-    def update(self, rows: Shaped[Tensor, "rows columns"]) -> None:
-        """Add a batch of rows.
+    def update(self, *pieces: Shaped[Tensor, "rows _"]) -> None:
+        """Add a batch of rows: a matrix, or several side by side.
 
         Raises:
             DataError: at a NaN or infinite value, naming its row (of the batch) and column, or if the
                 batch has another number of columns.
         """
-        if rows.ndim != 2 or rows.shape[1] != self.columns:
-            raise DataError(f"a batch must be of shape (rows, {self.columns}), not {tuple(rows.shape)}.")
-        if len(rows) == 0:
+        found = tuple(pieces[0].shape) if len(pieces) == 1 else sum(piece.shape[1] for piece in pieces)
+        if found not in ((len(pieces[0]), self.columns), self.columns):
+            raise DataError(f"a batch must be of shape (rows, {self.columns}), not {found}.")
+        if len(pieces[0]) == 0:
             return
-        rows = rows.to(self.device, torch.uint8 if rows.dtype == torch.bool else rows.dtype)
-        low, high = (x.to(torch.float64) for x in (rows.amin(0), rows.amax(0)))  # aminmax is many times slower
+        pieces = tuple(x.to(self.device, torch.uint8 if x.dtype == torch.bool else x.dtype) for x in pieces)
+        # aminmax is many times slower
+        low, high = (torch.cat([of(x, 0).to(torch.float64) for x in pieces]) for of in (torch.amin, torch.amax))
         if not bool((low.isfinite() & high.isfinite()).all()):
-            check_finite(rows.to(torch.float64))
+            check_finite(torch.cat([piece.to(torch.float64) for piece in pieces], 1))
         if self.shift is None:
-            self.shift = rows.mean(0, dtype=torch.float64)
-        self.n += len(rows)
+            self.shift = torch.cat([piece.mean(0, dtype=torch.float64) for piece in pieces])
+        rows, start = len(pieces[0]), 0
+        self.n += rows
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
-        start = 0
-        while start < len(rows):
-            stop = min(start + ROWS - self._waiting, len(rows))
-            self._wait(rows[start:stop], self.shift)
+        while start < rows:
+            stop = min(start + ROWS - self._waiting, rows)
+            self._wait([piece[start:stop] for piece in pieces], self.shift)
             start = stop
 
     # The sums ---------------------------------------------------------------------------------------------
@@ -275,15 +277,18 @@ class Moments:
         kind = {"precision": self.precision, "device": self.device}
         return Moments(columns, crossed=crossed, powered=powered, **kind)
 
-    def _wait(self, rows: Shaped[Tensor, "rows columns"], shift: Float[Tensor, " columns"]) -> None:
+    def _wait(self, pieces: Sequence[Shaped[Tensor, "rows _"]], shift: Float[Tensor, " columns"]) -> None:
         """Put some rows less the shift into the buffer, which has room for them."""
         if self._buffer is None:
             self._buffer = torch.empty(self.columns, ROWS + PAD, dtype=torch.float64, device=self.device)
-        stop = self._waiting + len(rows)
-        # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn.
-        torch.sub(rows.T.contiguous(), shift[:, None], out=self._buffer[:, self._waiting : stop])
-        self._waiting = stop
-        if stop == ROWS:
+        waiting, first = self._waiting, 0
+        self._waiting += len(pieces[0])
+        for rows in pieces:
+            own = slice(first, first + rows.shape[1])
+            # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn.
+            torch.sub(rows.T.contiguous(), shift[own, None], out=self._buffer[own, waiting : self._waiting])
+            first = own.stop
+        if self._waiting == ROWS:
             self._flush()
 
     def _flush(self) -> None:

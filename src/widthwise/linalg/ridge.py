@@ -45,11 +45,9 @@ class Ridge:
         self, penalty: Float[Tensor, " chosen"], targets: Int[Tensor, " chosen"]
     ) -> Float[Tensor, "source chosen"]:
         """Return the weights of some targets, each at its own relative penalty; infinity gives zeros."""
-        C = self.projected[:, targets]
+        C, finite = self.projected[:, targets], penalty.isfinite().nonzero()[:, 0]
         Z = torch.zeros_like(C)
-        for value in penalty[penalty.isfinite()].unique():
-            own = (penalty == value).nonzero()[:, 0]
-            Z[:, own] = self.form.solve(C[:, own], self.absolute(value[None]))[:, 0]
+        Z[:, finite] = self.form.solve_each(C[:, finite], self.absolute(penalty[finite]))
         weights = C.new_zeros(self.columns, len(targets))
         weights[self.live] = self.form.back(Z) * self.factors[:, None]
         return weights

@@ -41,6 +41,12 @@ class Spectral:
         """Return (diag(values) + shift)^-1 C for every shift."""
         return C[:, None] * self._gains(shifts).T[:, :, None]
 
+    def solve_each(
+        self, C: Float[Tensor, "rank columns"], shifts: Float[Tensor, " columns"]
+    ) -> Float[Tensor, "rank columns"]:
+        """Return (diag(values) + shift)^-1 c for every column, each with its own shift."""
+        return C * self._gains(shifts).T
+
     def prepare(self, shifts: Float[Tensor, " shifts"]) -> None:
         """Do nothing: every shift is cheap."""
 
