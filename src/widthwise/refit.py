@@ -13,10 +13,10 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.columns import CHUNK
 from widthwise.errors import DataError, NumericsWarning
-from widthwise.linalg import penalty_path, ridge
+from widthwise.linalg import ridge
 from widthwise.linalg.moments import Moments, merged
 from widthwise.linalg.penalty_path import Optimum
-from widthwise.regression import Options
+from widthwise.regression import Options, best_penalty, choose
 
 ROUNDS = 1024  # of dealing rows to folds that one random stream serves
 
@@ -84,8 +84,8 @@ def solve(cells: Sequence[Moments], features: int, options: Options) -> Solution
     if not bool(everything.squares.square().isfinite().all()):
         raise DataError("X or y is too large to square; divide it by a constant, such as its largest value.")
     source, target = torch.arange(features), torch.arange(features, everything.columns)
-    held_out = _HeldOut.of(cells, source, target, everything.centred_squares[target].cpu(), options)
-    best = held_out.best(range(len(cells)))
+    held_out = _HeldOut(cells, source, target, everything.centred_squares[target].cpu(), options)
+    best, error = held_out.best(), held_out.error()
     _warn(best, held_out.squares > 0)
     # Principal directions, which smallest=0 asks for, serve as many penalties as there are targets at once.
     fit = ridge.fit(everything, source, target, standardize=options.standardize, smallest=0.0)
@@ -93,70 +93,56 @@ def solve(cells: Sequence[Moments], features: int, options: Options) -> Solution
     absolute = torch.where(finite, best.penalty * held_out.scale, torch.inf)
     penalty = torch.where(finite, absolute / (own or 1.0), torch.inf)
     W, mean = fit.weights(penalty, torch.arange(len(target))), everything.mean
-    return Solution(W.T, mean[target] - mean[source] @ W, best.penalty, absolute, held_out.error())
+    return Solution(W.T, mean[target] - mean[source] @ W, best.penalty, absolute, error)
 
 
-@dataclass(frozen=True)
 class _HeldOut:
-    """The errors of every fold's rows, fitted on the other folds' rows, at all penalties; on the CPU."""
+    """The errors of every fold's rows, fitted on the other folds' rows, at all penalties; on the CPU.
 
-    parts: tuple[ridge.HeldOut, ...]
-    squares: Float[Tensor, " targets"]  # of all rows about their mean; errors are relative to them
-    penalties: Float[Tensor, " penalties"]
-    curves: Float[Tensor, "folds penalties targets"]
-    means: Float[Tensor, "folds targets"]  # at an infinite penalty
-    scale: float  # what penalties are relative to: the average over the folds' fits
-    options: Options
+    Attributes:
+        squares: of all rows about their mean; errors are relative to them.
+        curves, means: errors at all penalties, and at an infinite one.
+        scale: what penalties are relative to, the average over the folds' fits.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         cells: Sequence[Moments],
         source: Int[Tensor, " source"],
         target: Int[Tensor, " targets"],
         squares: Float[Tensor, " targets"],
         options: Options,
-    ) -> "_HeldOut":
-        """Fit on all cells but one, for each of them."""
-        penalties = torch.tensor(sorted(options.penalties), dtype=torch.float64)
-        how = {"standardize": options.standardize, "smallest": float(penalties[0])}
-        parts, scales = [], []
-        for k, cell in enumerate(cells):
-            others = merged(other for j, other in enumerate(cells) if j != k)
-            fit = ridge.fit(others, source, target, **how)
-            parts.append(ridge.held_out(fit, cell, source, target))
-            scales.append(_scale(fit, others, options))
-        total = torch.where(squares > 0, squares, 1.0)
-        curves = torch.stack([part.errors(penalties).cpu() for part in parts]) / total
-        means = torch.stack([part.squares.cpu() for part in parts]) / total
-        return cls(tuple(parts), squares, penalties, curves, means, sum(scales) / len(scales), options)
+    ):
+        self.cells, self.source, self.target, self.squares, self.options = cells, source, target, squares, options
+        self.penalties = torch.tensor(sorted(options.penalties), dtype=torch.float64)
+        self.total = torch.where(squares > 0, squares, 1.0)
+        curves, means, scales = [], [], []
+        for k in range(len(cells)):  # of one fold at a time: they are large
+            held_out, scale = self._fold(k, len(self.penalties))
+            curves.append(held_out.errors(self.penalties).cpu() / self.total)
+            means.append(held_out.squares.cpu() / self.total)
+            scales.append(scale)
+        self.curves, self.means, self.scale = torch.stack(curves), torch.stack(means), sum(scales) / len(scales)
 
-    def best(self, folds: Sequence[int]) -> Optimum:
-        """Return the penalties with the least error on some folds, of each target or of all together."""
-        curve, mean = self.curves[list(folds)].sum(0), self.means[list(folds)].sum(0)
-        if self.options.per_target:
-            return penalty_path.best_penalty(curve, mean, self.penalties, self.options.interpolate)
-        weight = self.squares / self.squares.sum().clamp_min(1e-300)
-        together = (curve @ weight)[:, None], (mean @ weight)[None]
-        shared = penalty_path.best_penalty(*together, self.penalties, self.options.interpolate)
-        return Optimum(*(x.expand(len(weight)) for x in vars(shared).values()))
+    def best(self) -> Optimum:
+        """Return the penalties with the least error on all folds."""
+        return best_penalty(self.curves.sum(0), self.means.sum(0), self.squares, self.penalties, self.options)
 
     def error(self) -> Float[Tensor, " targets"]:
         """Return the error of every target, each fold's at the penalty that is best on the others."""
-        folds = range(len(self.parts))
-        each = [self._error_at(k, self.best([j for j in folds if j != k])) for k in folds]
-        return torch.where(self.squares > 0, torch.stack(each).sum(0), torch.nan)
+        found = choose(self.curves, self.means, self.squares, self.penalties, self.options, self._exactly)
+        return torch.where(self.squares > 0, found.error, torch.nan)
 
-    def _error_at(self, k: int, optimum: Optimum) -> Float[Tensor, " targets"]:
-        """Return the errors of one fold: off its curves, or at a shared penalty itself.
+    def _exactly(self, k: int, penalty: float) -> Float[Tensor, " targets"]:
+        return self._fold(k, 1)[0].errors(torch.tensor([penalty], dtype=torch.float64))[0].cpu() / self.total
 
-        Splines of single targets' logarithms do not add up; a rotation of the targets would move their sum.
-        """
-        shared = optimum.penalty[:1]
-        if self.options.per_target or bool(shared.isinf()):
-            curve, mean = self.curves[k], self.means[k]
-            return penalty_path.error_at(curve, mean, self.penalties, optimum, self.options.interpolate)
-        return self.parts[k].errors(shared)[0].cpu() / torch.where(self.squares > 0, self.squares, 1.0)
+    def _fold(self, k: int, penalties: int) -> tuple[ridge.HeldOut, float]:
+        """Return a fold held out of the fit on the others, and what that fit's penalties are relative to."""
+        others = merged(other for j, other in enumerate(self.cells) if j != k)
+        how = {"standardize": self.options.standardize, "smallest": float(self.penalties[0])}
+        fit = ridge.fit(others, self.source, self.target, **how)
+        held_out = ridge.held_out(fit, self.cells[k], self.source, self.target, penalties=penalties)
+        return held_out, _scale(fit, others, self.options)
 
 
 def _scale(fit: ridge.Ridge, moments: Moments, options: Options) -> float:

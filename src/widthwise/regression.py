@@ -1,7 +1,7 @@
 """Ridge regression of groups of a joint on others, held out and cross-fitted: every part chooses elsewhere."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -70,24 +70,54 @@ class Choice:
         return Choice(self.error[targets], tuple(optima))
 
 
-def choose_each(
-    curves: Float[Tensor, "parts penalties targets"],
-    means: Float[Tensor, "parts targets"],
+def best_penalty(
+    curve: Float[Tensor, "penalties targets"],
+    mean: Float[Tensor, " targets"],
+    squares: Float[Tensor, " targets"],
     penalties: Float[Tensor, " penalties"],
-    interpolate: bool = True,
-) -> Choice:
-    """Return every target's error, each part's at the penalty that is best for it on the *other* parts.
+    options: Options,
+) -> penalty_path.Optimum:
+    """Return the penalties with the least error: of each target, or of all together.
 
     Args:
-        curves: errors of every part, relative to the sum of squares over all scored rows; `means` those of the
+        curve: errors relative to `squares`; `mean` those at an infinite penalty.
+        penalties: in increasing order.
+    """
+    if options.per_target:
+        return penalty_path.best_penalty(curve, mean, penalties, options.interpolate)
+    weight = squares / squares.sum().clamp_min(1e-300)
+    together = (curve @ weight)[:, None], (mean @ weight)[None]
+    shared = penalty_path.best_penalty(*together, penalties, options.interpolate)
+    return penalty_path.Optimum(*(x.expand(len(weight)) for x in vars(shared).values()))
+
+
+def choose(
+    curves: Float[Tensor, "parts penalties targets"],
+    means: Float[Tensor, "parts targets"],
+    squares: Float[Tensor, " targets"],
+    penalties: Float[Tensor, " penalties"],
+    options: Options,
+    exactly: Callable[[int, float], Float[Tensor, " targets"]] | None = None,
+) -> Choice:
+    """Return every target's error, each part's at the penalty that is best on the *other* parts.
+
+    Args:
+        curves: errors of every part, relative to the sum of `squares` over all scored rows; `means` those of the
             fit's mean, an infinite penalty.
         penalties: in increasing order.
+        exactly: returns the errors of a part at one penalty. A shared one is not read off the parts' curves: splines
+            of single targets' logarithms do not add up; a rotation of the targets would move their sum.
     """
     error, optima = torch.zeros_like(means[0]), []
     for k, (curve, mean) in enumerate(zip(curves, means, strict=True)):
         others = [j for j in range(len(curves)) if j != k]
-        best = penalty_path.best_penalty(curves[others].sum(0), means[others].sum(0), penalties, interpolate)
-        error = error + penalty_path.error_at(curve, mean, penalties, best, interpolate)
+        best = best_penalty(curves[others].sum(0), means[others].sum(0), squares, penalties, options)
+        shared = None if options.per_target or not len(mean) else float(best.penalty[0])
+        if shared is None or math.isinf(shared):
+            error = error + penalty_path.error_at(curve, mean, penalties, best, options.interpolate)
+        else:
+            assert exactly is not None, "a shared penalty, and nothing that knows the errors at it"
+            error = error + exactly(k, shared)
         optima.append(best)
     return Choice(error, tuple(optima))
 
@@ -193,9 +223,9 @@ class Regression:
         varies = centring.varying(moments, squares, self._target, self._labels)
         return own, torch.where(varies, squares, 0.0)
 
-    def _held_out(self, k: int) -> ridge.HeldOut:
+    def _held_out(self, k: int, penalties: int) -> ridge.HeldOut:
         moments = self._moments(self.joint.split.parts[k].score)
-        return ridge.held_out(self.fits[k], moments, self._source, self._target, self._labels)
+        return ridge.held_out(self.fits[k], moments, self._source, self._target, self._labels, penalties=penalties)
 
     @cached_property
     def _curves(self) -> tuple[Float[Tensor, "parts penalties targets"], Float[Tensor, "parts targets"]]:
@@ -204,7 +234,7 @@ class Regression:
         means: dict[int, Tensor] = {}
         for fit in {id(fit): fit for fit in self.fits}.values():
             own = [k for k, other in enumerate(self.fits) if other is fit]
-            held = [self._held_out(k) for k in own]  # of one fit at a time: they are large
+            held = [self._held_out(k, len(self.penalties)) for k in own]  # of one fit at a time: they are large
             errors.update(zip(own, ridge.errors(held, self.penalties), strict=True))
             means.update((k, part.squares) for k, part in zip(own, held, strict=True))
         if self.size != "fit":
@@ -225,36 +255,12 @@ class Regression:
         return self._block_sums(torch.arange(len(self.target)), self._each)
 
     def _choose(self, targets: Int[Tensor, " chosen"]) -> Choice:
+        def exactly(k: int, penalty: float) -> Tensor:
+            at = self._held_out(k, 1).errors(torch.tensor([penalty], dtype=torch.float64))[0]
+            return (at / self._scale)[targets]
+
         curves, means = self._curves[0][:, :, targets], self._curves[1][:, targets]
-        if self.options.per_target:
-            return choose_each(curves, means, self.penalties, self.options.interpolate)
-        error, optima = torch.zeros_like(means[0]), []
-        for k in range(len(curves)):
-            others = [j for j in range(len(curves)) if j != k]
-            optimum = self._best_shared(curves[others].sum(0), means[others].sum(0), targets)
-            error = error + self._error_at_shared(k, optimum, targets)
-            optima.append(optimum)
-        return Choice(error, tuple(optima))
-
-    def _best_shared(self, curve: Tensor, at_infinity: Tensor, targets: Tensor) -> penalty_path.Optimum:
-        weight = self.squares[targets] / self.squares[targets].sum().clamp_min(1e-300)
-        curve, at_infinity = (curve @ weight)[:, None], (at_infinity @ weight)[None]
-        shared = penalty_path.best_penalty(curve, at_infinity, self.penalties, self.options.interpolate)
-        return penalty_path.Optimum(*(x.expand(len(targets)) for x in vars(shared).values()))
-
-    def _error_at_shared(
-        self, k: int, optimum: penalty_path.Optimum, targets: Int[Tensor, " chosen"]
-    ) -> Float[Tensor, " chosen"]:
-        """Return the errors of part k at a penalty chosen elsewhere.
-
-        Not off its curves: splines of single targets' logarithms do not add up; a rotation of the target would
-        move their sum.
-        """
-        shared = float(optimum.penalty[0]) if len(targets) else math.inf
-        if math.isinf(shared):
-            return self._curves[1][k][targets]
-        at = self._held_out(k).errors(torch.tensor([shared], dtype=torch.float64))[0]
-        return (at / self._scale)[targets]
+        return choose(curves, means, self.squares[targets], self.penalties, self.options, exactly)
 
     def _block_sums(self, targets: Int[Tensor, " chosen"], choice: Choice) -> tuple[Tensor, Tensor]:
         split = self.joint.split

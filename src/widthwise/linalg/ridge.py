@@ -6,7 +6,6 @@ the held-out error comes from the held-out moments, without predictions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -142,26 +141,16 @@ class HeldOut:
     """
 
     fit: Ridge
-    root: Float[Tensor, "live live"]  # R
+    turned: bool  # whether w are weights in the fit's form
+    root: Float[Tensor, "rows weights"]  # R
+    cross: Float[Tensor, "rows targets"]  # c, R'c the cross moments
     jitter: float
-    cross: Float[Tensor, "live targets"]  # c, R'c the cross moments
     squares: Float[Tensor, " targets"]  # y'y: the error at an infinite penalty, of the fit's mean
+    rest: Float[Tensor, " targets"]  # what no weights explain, y'y - c'c
 
     def errors(self, penalties: Float[Tensor, " penalties"]) -> Float[Tensor, "penalties targets"]:
         """Return the sums of squared error of every target at every relative penalty."""
         return errors([self], penalties)[0]
-
-    @cached_property
-    def rest(self) -> Float[Tensor, " targets"]:
-        """What no weights explain, y'y - c'c."""
-        return self.squares - self.cross.square().sum(0)
-
-    @cached_property
-    def turned(self) -> tuple[Float[Tensor, "rows form"], Float[Tensor, "rows targets"]]:
-        """The root for weights in the fit's form, triangular again, and c beside it."""
-        root = self.fit.form.rotate_right(self.root)
-        both = torch.linalg.qr(torch.cat([root, self.cross], 1), mode="r").R
-        return both[:, : root.shape[1]], both[:, root.shape[1] :]
 
 
 def _loss(
@@ -181,20 +170,16 @@ def errors(
     parts: Sequence[HeldOut], penalties: Float[Tensor, " penalties"]
 ) -> Float[Tensor, "parts penalties targets"]:
     """Return the sums of squared error on several sets of held-out rows of one fit, at every relative penalty."""
-    fit, targets = parts[0].fit, len(parts[0].squares)
-    assert all(part.fit is fit for part in parts), "held-out rows of several fits"
-    size = len(parts[0].root)
-    # Turn the roots, R Q and its triangle, or turn every weight back: 10/3 p^3 each, or 2 p^2.
-    turn_roots = len(parts) * 10 / 3 * size < 2 * len(penalties) * targets
-    roots = [part.turned if turn_roots else (part.root, part.cross) for part in parts]
+    fit, targets, turned = parts[0].fit, len(parts[0].squares), parts[0].turned
+    assert all(part.fit is fit and part.turned is turned for part in parts), "held-out rows of several fits"
     found: list[list[Tensor]] = [[] for _ in parts]
     fit.form.prepare(fit.absolute(penalties))
     for some in penalties.split(max(COLUMNS // max(targets, 1), 1)):
         w = fit.form.solve(fit.projected, fit.absolute(some)).flatten(1)  # (form, some * targets)
-        w = w if turn_roots else fit.form.back(w)
+        w = w if turned else fit.form.back(w)
         norms = w.square().sum(0).view(len(some), -1)
-        for own, part, (root, cross) in zip(found, parts, roots, strict=True):
-            own.append(_loss(root, cross, w).view(len(some), -1) + part.rest - part.jitter * norms)
+        for own, part in zip(found, parts, strict=True):
+            own.append(_loss(part.root, part.cross, w).view(len(some), -1) + part.rest - part.jitter * norms)
     return torch.stack([torch.cat(own) for own in found]).clamp_min(0)
 
 
@@ -204,8 +189,15 @@ def held_out(
     source: Int[Tensor, " source"],
     target: Int[Tensor, " targets"],
     labels: Int[Tensor, " classes"] | None = None,
+    *,
+    penalties: int = 1,
 ) -> HeldOut:
-    """Return what the moments of rows that are not in the fit say of its errors, without predictions."""
+    """Return what the moments of rows that are not in the fit say of its errors, without predictions.
+
+    Args:
+        penalties: how many the errors will be asked at: for many the root is turned into the fit's form, R Q and
+            its triangle, 10/3 p^3; for few every weight is turned back, 2 p^2.
+    """
     own, live, f = strata(moments, labels), fit.live, fit.factors
     H = second_about(moments, own, fit.means, source, source)[live[:, None], live]
     root, jitter = triangular_root(H.mul_(f).mul_(f[:, None]))
@@ -213,7 +205,15 @@ def held_out(
     cross = second_about(moments, own, fit.means, source, target)[live] * f[:, None]
     cross = torch.linalg.solve_triangular(root.T, cross, upper=False)
     squares = squares_about(moments, own, fit.means, target)
-    return HeldOut(fit, root, jitter, cross, squares)
+    rest = squares - cross.square().sum(0)
+    turned = 10 / 3 * len(live) < 2 * penalties * len(target)
+    if turned:
+        root = fit.form.rotate_right(root)
+        weights, both = root.shape[1], torch.cat([root, cross], 1)
+        del root
+        both = torch.geqrf(both)[0][: both.shape[1]].triu_()
+        root, cross = both[:, :weights], both[:, weights:]
+    return HeldOut(fit, turned, root, cross, jitter, squares, rest)
 
 
 def triangular_root(H: Float[Tensor, "size size"]) -> tuple[Float[Tensor, "size size"], float]:

@@ -21,7 +21,7 @@ from widthwise.linalg.moments import Moments
 from widthwise.linalg.penalty_path import HALF_DECADES
 from widthwise.measures.base import Score
 from widthwise.pairs import Pair
-from widthwise.regression import choose_each, given
+from widthwise.regression import Options, choose, given
 
 VERSION = 1
 NEEDS = frozenset({"moments"})
@@ -239,7 +239,7 @@ def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...]) -> 
     divisor = torch.where(scale > 0, scale, 1.0)
     errors = torch.stack([curves[k] for k in parts]) / divisor  # (parts, sizes, penalties, targets)
     at_infinity = torch.stack([means[k] for k in parts]) / divisor
-    found = [choose_each(errors[:, m], at_infinity, grid).error for m in range(len(edges))]
+    found = [choose(errors[:, m], at_infinity, scale, grid, Options()).error for m in range(len(edges))]
     return Curve(order, torch.stack(found), joint.support(target)[1] & (scale > 0))
 
 
