@@ -53,7 +53,7 @@ def span(
         extrapolate: Also fit on a quarter and a half of the rows, and extrapolate to infinitely many.
         shared_penalty: One penalty for all target features, as in the paper.
         both: Also how badly the target spans the source, from the same pass over the rows.
-        precision: "float64", or "float32_chunks", which is faster, for at most 3e-6, relatively, in an error.
+        precision: "float64", or "float32_chunks", which is faster, for 3e-7 in an error; not for steep spectra.
         key: Name of the array in files that hold several.
         target_key: Name of the target's array, where it is another.
     """
@@ -160,7 +160,7 @@ def gap(
         labels: A file of one class a row; gives the within-class gap too.
         margin: What counts as a gap, at the least.
         widths: How many narrow widths are looked at: the level of a verdict's interval is 1 - 0.05 / widths.
-        precision: "float64", or "float32_chunks", which is faster, for at most 3e-6, relatively, in an error.
+        precision: "float64", or "float32_chunks", which is faster, for 3e-7 in an error; not for steep spectra.
         key: Name of the array in files that hold several.
     """
     from widthwise import files

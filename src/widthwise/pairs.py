@@ -60,6 +60,13 @@ class Split:
         """The number of row blocks, at least 50; where rows are few, some have none."""
         return max(BLOCKS, int(self.block.max()) + 1)
 
+    def by_fit(self, size: str = "fit") -> dict[tuple[int, ...], list[int]]:
+        """Return the numbers of the parts that fit on the same rows, by the cells of those; `size` as in `Part`."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for k, part in enumerate(self.parts):
+            found.setdefault(getattr(part, size), []).append(k)
+        return found
+
     @property
     def fit_cells(self) -> tuple[int, ...]:
         """All cells that fit in some part."""
@@ -182,7 +189,6 @@ class Joint:
         sources: names of the groups that will be sources; products are taken of their columns and the labels' with
             all, and n_eff is known of the other groups only. Left out, all groups are sources and targets.
         precision: of the moments, see `Moments`.
-        device: where the moments are made and the regressions are solved.
         tell: is told of every pass over the rows: "features" (moments) or "scores", the rows done, all rows.
 
     `kept` is for what is computed once and shared by all pairs of the joint.
@@ -193,7 +199,6 @@ class Joint:
     labels: Int[Tensor, " rows"] | None = None
     sources: tuple[str, ...] | None = None
     precision: str = "float64"
-    device: str = "cpu"
     tell: Tell = field(default=silent, repr=False)
     kept: dict = field(default_factory=dict, repr=False)
 
@@ -341,7 +346,7 @@ class Joint:
             shift[self.label_columns] = 0.0  # Classes' sums are read off as they are.
         crossed = self._source_width + self.classes
         powered = 0 if self.sources is None else crossed
-        kind = {"crossed": crossed, "powered": powered, "precision": self.precision, "device": self.device}
+        kind = {"crossed": crossed, "powered": powered, "precision": self.precision}
         return [Moments(len(shift), shift, **kind) for _ in range(self.split.cells)]
 
 

@@ -158,15 +158,12 @@ class Regression:
     @cached_property
     def fits(self) -> tuple[ridge.Ridge, ...]:
         """One fit a part; parts that fit on the same rows share it."""
-        made: dict[tuple[int, ...], ridge.Ridge] = {}
-        for part in self.joint.split.parts:
-            cells = getattr(part, self.size)
-            if cells not in made:
-                options = {"standardize": self.options.standardize, "smallest": float(self.penalties[0])}
-                made[cells] = ridge.fit(
-                    self._moments(cells), self._source, self._target, labels=self._labels, **options
-                )
-        return tuple(made[getattr(part, self.size)] for part in self.joint.split.parts)
+        made: dict[int, ridge.Ridge] = {}
+        for cells, parts in self.joint.split.by_fit(self.size).items():
+            options = {"standardize": self.options.standardize, "smallest": float(self.penalties[0])}
+            fit = ridge.fit(self._moments(cells), self._source, self._target, labels=self._labels, **options)
+            made |= dict.fromkeys(parts, fit)
+        return tuple(made[k] for k in sorted(made))
 
     @property
     def squares(self) -> Float[Tensor, " targets"]:
@@ -232,8 +229,7 @@ class Regression:
         """Errors relative to `squares`: at every penalty, and at an infinite one."""
         errors: dict[int, Tensor] = {}
         means: dict[int, Tensor] = {}
-        for fit in {id(fit): fit for fit in self.fits}.values():
-            own = [k for k, other in enumerate(self.fits) if other is fit]
+        for own in self.joint.split.by_fit(self.size).values():
             held = [self._held_out(k, len(self.penalties)) for k in own]  # of one fit at a time: they are large
             errors.update(zip(own, ridge.errors(held, self.penalties), strict=True))
             means.update((k, part.squares) for k, part in zip(own, held, strict=True))

@@ -326,14 +326,15 @@ class Moments:
 
 
 def merged(parts: Iterable[Moments]) -> Moments:
-    """Return the moments of all the rows of `parts` together, added in their order."""
-    parts = iter(parts)
-    first = next(parts)
+    """Return the moments of all the rows of `parts` together, added in their order; of one, itself."""
+    parts = list(parts)
+    first, *others = [part for part in parts if part.n] or parts[:1]
+    if not others:
+        return first
     first._flush()
-    total = copy.copy(first)
-    total._buffer, total._total, total._powers = None, first._total.clone(), first._powers.clone()
-    total._blocks = [block.clone() for block in first._blocks]
-    for part in parts:
+    total = copy.copy(first)  # What `merge` adds up is new: of what is shared nothing changes.
+    total._buffer = None
+    for part in others:
         total.merge(part)
     return total
 

@@ -224,13 +224,10 @@ def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...]) -> 
     def moments(cells: tuple[int, ...]) -> Moments:
         return joint.moments(cells, chosen, crossed=p)
 
-    scale = moments(joint.split.score_cells).centred_squares[targets]
-    designs: dict[tuple[int, ...], list[int]] = {}
-    for k, part in enumerate(joint.split.parts):
-        designs.setdefault(part.fit, []).append(k)
+    scale = joint.moments(joint.split.score_cells, target, crossed=0).centred_squares
     curves: dict[int, Tensor] = {}
     means: dict[int, Tensor] = {}
-    for cells, own in designs.items():
+    for cells, own in joint.split.by_fit().items():
         fit = nested.design(moments(cells), source, targets)
         scored = [nested.scored(fit, moments(joint.split.parts[k].score), source, targets) for k in own]
         curves.update(zip(own, nested.errors(fit, scored, edges, grid), strict=True))
