@@ -9,11 +9,15 @@ a process of its own, so that its peak memory is its own; its ratio is to the fl
 the rate of a float64 matrix product in the same process. Result: docs/log/2026-11-25-span.txt.
 """
 
+import gc
+import importlib
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -26,6 +30,8 @@ FIT, HELD, TARGETS = 50_000, 10_000, 512
 GRID = [10 ** (k / 2 - 9) for k in range(20)]  # half decades from 1e-9
 REPEATS = {512: 5, 2048: 3}
 L = len(GRID)
+MILLION = 1_000_000
+PEERS = ("Ridge", "RidgeCV", "himalaya")
 
 
 # What an answer needs at least, in flops ----------------------------------------------------------------
@@ -87,6 +93,12 @@ def folds(X: np.ndarray, Y: np.ndarray) -> float:
     return span_error(X[:FIT], Y[:FIT], penalties=GRID).mean
 
 
+def every_row(X: np.ndarray, Y: np.ndarray) -> float:
+    from widthwise import span_error
+
+    return span_error(X, Y, penalties=GRID).mean
+
+
 def growth(X: np.ndarray, Y: np.ndarray) -> list[float]:
     from widthwise.columns import Concatenation
     from widthwise.measures import growth_curve
@@ -141,8 +153,7 @@ def sklearn_ridge_cv(X: np.ndarray, Y: np.ndarray) -> list:
     from sklearn.linear_model import RidgeCV
 
     A, B, As, scale = X[:FIT].astype(np.float64), Y[:FIT].astype(np.float64), X[FIT:].astype(np.float64), absolute(X)
-    alphas = [q * scale for q in (GRID[8], GRID[14])]
-    return timed(lambda: RidgeCV(alphas, alpha_per_target=True).fit(A, B).predict(As).mean().item())
+    return timed(lambda: RidgeCV([q * scale for q in GRID], alpha_per_target=True).fit(A, B).predict(As).mean().item())
 
 
 def himalaya(X: np.ndarray, Y: np.ndarray) -> list:
@@ -153,7 +164,7 @@ def himalaya(X: np.ndarray, Y: np.ndarray) -> list:
     set_backend("torch")
     A, B = (torch.from_numpy(x).double() for x in (X, Y))
     cv = PredefinedSplit(np.repeat([-1, 0], [FIT, HELD]))
-    alphas = [q * absolute(X) for q in (GRID[8], GRID[14])]
+    alphas = [q * absolute(X) for q in GRID]
     return timed(lambda: float(RidgeCV(alphas, fit_intercept=True, cv=cv).fit(A, B).cv_scores_.mean()))
 
 
@@ -174,10 +185,11 @@ for p in (512, 2048):
         f"curve {p}": (growth, p, gram(ALL, p) + curve(p, 2), 1),
         f"script {p}": (script, p, 0, 1),
         f"Ridge {p}": (sklearn_ridge, p, 0, 10),
-        f"RidgeCV {p}": (sklearn_ridge_cv, p, 0, 10),
-        f"himalaya {p}": (himalaya, p, 0, 10),
+        f"RidgeCV {p}": (sklearn_ridge_cv, p, 0, 1),
+        f"himalaya {p}": (himalaya, p, 0, 1),
     }
 LINES["folds 2048"] = (folds, 2048, gram(FIT, 2048) + 5 * path(2048, 1) + predictions(FIT, 2048), 1)
+LINES["rows 1000000"] = (every_row, 2048, gram(MILLION, 2048) + 5 * path(2048, 1) + predictions(MILLION, 2048), 1)
 LINES["one fit 8192"] = (one_fit, 8192, gram(ALL, 8192) + path(8192, 2) + predictions(HELD, 8192), 1)
 LINES["folds 8192"] = (folds, 8192, gram(FIT, 8192) + 5 * path(8192, 1) + predictions(FIT, 8192), 1)
 
@@ -192,37 +204,69 @@ def rate() -> float:
     return 2 * 2048**3 / min(seconds)
 
 
-def reset_peak() -> float:
-    """Forget the largest memory so far; return the memory in use, in kB (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return memory("VmRSS")
+class Memory:
+    """The largest anonymous memory of this process, looked at every 10 ms (Linux): not what it maps of files."""
 
+    def __enter__(self) -> "Memory":
+        self.done, self.before = threading.Event(), self.now()
+        self.peak = self.before
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
 
-def memory(what: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(what)))
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def watch(self) -> None:
+        while not self.done.wait(0.01):
+            self.peak = max(self.peak, self.now())
+
+    @staticmethod
+    def now() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith("RssAnon"))) / 1e6
 
 
 def measure(name: str, features: Path) -> None:
-    """Run one line and print what it found as JSON."""
+    """Run one line and print what it found as JSON; every time is put beside the rate just before and after it."""
     warnings.simplefilter("ignore")
     call, p, flops, times = LINES[name]
-    X = np.ascontiguousarray(np.load(features / "narrow.npy", mmap_mode="r")[:, :p])
-    Y = np.load(features / "wide.npy")
-    before, speed = rate(), []
-    held = reset_peak()
-    for _ in range(REPEATS.get(p, 1) if times == 1 else 1):
-        start = time.perf_counter()
-        answer = call(X, Y)
-        speed.append(time.perf_counter() - start)
-        if times > 1:
-            speed[-1], answer = answer
-    peak = memory("VmHWM") - held
-    fastest = max(before, rate())
-    seconds = float(np.median(speed)) * times
-    ratio = seconds * fastest / flops if flops else None
-    found = {"seconds": seconds, "rate": fastest, "ratio": ratio, "peak": peak / 1e6, "each": speed, "answer": answer}
-    print(json.dumps(found))
+    X, Y = rows(features, p, streamed=name.startswith("rows"))
+    for module in ("span_error", "growth_curve"):  # loading them is not timed
+        importlib.import_module(f"widthwise.measures.{module}")
+    rates, seconds, peaks = [rate()], [], []
+    peer = name.split()[0] in PEERS
+    for _ in range(1 if peer else REPEATS.get(p, 1)):
+        gc.collect()
+        with Memory() as memory:
+            start = time.perf_counter()
+            answer = call(X, Y)
+            seconds.append(time.perf_counter() - start)
+        if peer:  # it says itself how long it took without its preparation
+            seconds[-1], answer = answer
+        peaks.append(memory.peak - memory.before)
+        rates.append(rate())
+    ratios = [t * max(two) / flops for t, two in zip(seconds, itertools.pairwise(rates), strict=True)] if flops else []
+    found = {"seconds": float(np.median(seconds)) * times, "rate": max(rates), "peak": max(peaks), "each": seconds}
+    print(json.dumps(found | {"ratio": float(np.median(ratios)) if ratios else None, "answer": answer}))
+
+
+def rows(features: Path, p: int, streamed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows in memory; or a million of them as memory maps, the same ones again and again."""
+    if not streamed:
+        X = np.load(features / "narrow.npy", mmap_mode="r")[:, :p]
+        return np.ascontiguousarray(X), np.load(features / "wide.npy")
+    found = []
+    for name, columns in (("narrow", p), ("wide", TARGETS)):
+        given, path = np.load(features / f"{name}.npy", mmap_mode="r"), features / f"million-{name}-{columns}.npy"
+        if not path.exists():
+            made = np.lib.format.open_memmap(path, "w+", np.float32, (MILLION, columns))
+            for start in range(0, MILLION, len(given)):
+                made[start : start + len(given)] = given[: MILLION - start, :columns]
+            made.flush()
+        found.append(np.load(path, mmap_mode="r"))
+    return found[0], found[1]
 
 
 def run(name: str, features: Path) -> dict:
@@ -251,7 +295,7 @@ def _compare(found: dict[str, dict], p: int) -> None:
     if f"one fit {p}" not in found:
         return
     ours = found[f"one fit {p}"]
-    for peer in ("script", "Ridge", "RidgeCV", "himalaya"):
+    for peer in ("script", *PEERS):
         if f"{peer} {p}" in found:
             times = found[f"{peer} {p}"]["seconds"] / ours["seconds"]
             print(f"one fit {p} is {times:.1f} times faster than {peer}{_apart(found, ours, peer, p)}")
