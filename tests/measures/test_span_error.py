@@ -369,9 +369,9 @@ def fits_on_scored_rows(monkeypatch):
 def centres_with_the_means_of_scored_rows(monkeypatch):
     honest = ridge.held_out
 
-    def leaky(fit, moments, source, target, labels=None):
+    def leaky(fit, moments, source, target, labels=None, **options):
         own = centring.strata(moments, labels).means
-        return honest(replace(fit, means=own), moments, source, target, labels)
+        return honest(replace(fit, means=own), moments, source, target, labels, **options)
 
     monkeypatch.setattr(ridge, "held_out", leaky)
 
