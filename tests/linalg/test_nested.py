@@ -56,3 +56,28 @@ def test_columns_that_no_penalty_parts_are_refused():
     part = nested.scored(design, fit, source, target)
     with pytest.raises(DataError, match="collinear"):
         nested.errors(design, [part], (3,), torch.tensor([1e-300], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("held", [(60, 500), (1, 400)])
+def test_parts_of_other_ranks_have_the_errors_that_they_have_alone(held, random):
+    Z = awkward(random, 900 + sum(held), 140)
+    fit = moments_of(Z[:900])
+    source, target = torch.arange(140), 140 + torch.arange(5)
+    design = nested.design(fit, source, target)
+    rows = Z[900 : 900 + held[0]], Z[900 + held[0] :]
+    parts = [nested.scored(design, moments_of(some, fit.shift), source, target) for some in rows]
+    together = nested.errors(design, parts, (20, 140), GRID)
+    for own, part in zip(together, parts, strict=True):
+        alone = nested.errors(design, [part], (20, 140), GRID)[0]
+        assert torch.allclose(own, alone, rtol=1e-9, atol=1e-12 * float(part.squares.max()))
+
+
+def test_rows_on_which_the_source_says_nothing_have_the_errors_of_the_mean(random):
+    signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64).repeat(50, 1).numpy()
+    fit = moments_of(np.hstack([signs, signs[:, :1]]))
+    score = moments_of(np.hstack([np.zeros((30, 2)), random.normal(size=(30, 1))]), fit.shift)
+    source, target = torch.arange(2), torch.tensor([2])
+    design = nested.design(fit, source, target)
+    part = nested.scored(design, score, source, target)
+    assert len(part.root) == 0
+    assert torch.equal(nested.errors(design, [part], (1, 2), GRID)[0], part.squares.expand(2, len(GRID), 1))

@@ -100,7 +100,8 @@ class _Stack:
         self.values = fit.S.new_zeros(self.heads + rows, self.size)
         cross = fit.C.new_zeros(self.bands, len(parts), self.band, self.targets)
         for k, part in enumerate(parts):
-            for j, some in enumerate(part.cross.split(self.band)):
+            for j in range(self.bands):
+                some = part.cross[j * self.band : (j + 1) * self.band]
                 cross[j, k, : len(some)] = some
         squares = cross.square().sum(2)  # (bands, parts, targets)
         none = torch.zeros_like(squares[:1].sum(0, keepdim=True))
