@@ -16,7 +16,7 @@ from widthwise.errors import DataError, NumericsWarning
 from widthwise.linalg import ridge
 from widthwise.linalg.moments import Moments, merged
 from widthwise.linalg.penalty_path import Optimum
-from widthwise.regression import Options, best_penalty, choose
+from widthwise.regression import Options, choose, optimum
 
 ROUNDS = 1024  # of dealing rows to folds that one random stream serves
 
@@ -116,17 +116,21 @@ class _HeldOut:
         self.cells, self.source, self.target, self.squares, self.options = cells, source, target, squares, options
         self.penalties = torch.tensor(sorted(options.penalties), dtype=torch.float64)
         self.total = torch.where(squares > 0, squares, 1.0)
+        self.fits: list[ridge.Ridge] = []
         curves, means, scales = [], [], []
-        for k in range(len(cells)):  # of one fold at a time: they are large
-            held_out, scale = self._fold(k, len(self.penalties))
+        for k in range(len(cells)):
+            others = merged(other for j, other in enumerate(cells) if j != k)
+            how = {"standardize": options.standardize, "smallest": float(self.penalties[0])}
+            self.fits.append(ridge.fit(others, source, target, **how))
+            scales.append(_scale(self.fits[k], others, options))
+            held_out = self._fold(k, len(self.penalties))  # of one fold at a time: they are large
             curves.append(held_out.errors(self.penalties).cpu() / self.total)
             means.append(held_out.squares.cpu() / self.total)
-            scales.append(scale)
         self.curves, self.means, self.scale = torch.stack(curves), torch.stack(means), sum(scales) / len(scales)
 
     def best(self) -> Optimum:
         """Return the penalties with the least error on all folds."""
-        return best_penalty(self.curves.sum(0), self.means.sum(0), self.squares, self.penalties, self.options)
+        return optimum(self.curves.sum(0), self.means.sum(0), self.squares, self.penalties, self.options)
 
     def error(self) -> Float[Tensor, " targets"]:
         """Return the error of every target, each fold's at the penalty that is best on the others."""
@@ -134,15 +138,10 @@ class _HeldOut:
         return torch.where(self.squares > 0, found.error, torch.nan)
 
     def _exactly(self, k: int, penalty: float) -> Float[Tensor, " targets"]:
-        return self._fold(k, 1)[0].errors(torch.tensor([penalty], dtype=torch.float64))[0].cpu() / self.total
+        return self._fold(k, 1).errors(torch.tensor([penalty], dtype=torch.float64))[0].cpu() / self.total
 
-    def _fold(self, k: int, penalties: int) -> tuple[ridge.HeldOut, float]:
-        """Return a fold held out of the fit on the others, and what that fit's penalties are relative to."""
-        others = merged(other for j, other in enumerate(self.cells) if j != k)
-        how = {"standardize": self.options.standardize, "smallest": float(self.penalties[0])}
-        fit = ridge.fit(others, self.source, self.target, **how)
-        held_out = ridge.held_out(fit, self.cells[k], self.source, self.target, penalties=penalties)
-        return held_out, _scale(fit, others, self.options)
+    def _fold(self, k: int, penalties: int) -> ridge.HeldOut:
+        return ridge.held_out(self.fits[k], self.cells[k], self.source, self.target, penalties=penalties)
 
 
 def _scale(fit: ridge.Ridge, moments: Moments, options: Options) -> float:

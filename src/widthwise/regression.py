@@ -70,7 +70,7 @@ class Choice:
         return Choice(self.error[targets], tuple(optima))
 
 
-def best_penalty(
+def optimum(
     curve: Float[Tensor, "penalties targets"],
     mean: Float[Tensor, " targets"],
     squares: Float[Tensor, " targets"],
@@ -111,7 +111,7 @@ def choose(
     error, optima = torch.zeros_like(means[0]), []
     for k, (curve, mean) in enumerate(zip(curves, means, strict=True)):
         others = [j for j in range(len(curves)) if j != k]
-        best = best_penalty(curves[others].sum(0), means[others].sum(0), squares, penalties, options)
+        best = optimum(curves[others].sum(0), means[others].sum(0), squares, penalties, options)
         shared = None if options.per_target or not len(mean) else float(best.penalty[0])
         if shared is None or math.isinf(shared):
             error = error + penalty_path.error_at(curve, mean, penalties, best, options.interpolate)
@@ -280,7 +280,7 @@ class Regression:
                 own = (part == k).nonzero()[:, 0]
                 block, stratum = split.block[number[own]], self._stratum(number[own])
                 X, Y = (self._shifted(pieces, names, own) for names in (self.sources, self.targets))
-                Y = Y if len(targets) == Y.shape[1] and bool((targets.diff() == 1).all()) else Y[:, targets]
+                Y = Y[:, targets]
                 totals.index_add_(0, block, (Y - mean[stratum]).square_())
                 errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
         return errors, totals
