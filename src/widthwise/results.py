@@ -4,9 +4,10 @@ import csv
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from widthwise.words import for_json
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 def to_json(rows: Iterable[Row]) -> str:
     """Return the table as one JSON document: a list of rows, NaN as null."""
-    return json.dumps([{k: _plain(v) for k, v in dataclasses.asdict(row).items()} for row in rows], indent=1)
+    return json.dumps([{k: for_json(v) for k, v in dataclasses.asdict(row).items()} for row in rows], indent=1)
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -126,10 +127,5 @@ def to_csv(rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: _plain(v) for k, v in dataclasses.asdict(row).items()} for row in rows)
+    writer.writerows({k: for_json(v) for k, v in dataclasses.asdict(row).items()} for row in rows)
     return text.getvalue()
-
-
-def _plain(value):
-    """Return `value` with NaN and infinity as None: JSON has no word for them."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,6 @@ All of them from one factorisation a penalty (linalg/nested.py). The penalty is 
 together, so that a curve of m networks has the same absolute grid throughout; the rest is span_error's definition.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -22,6 +21,7 @@ from widthwise.linalg.penalty_path import HALF_DECADES
 from widthwise.measures.base import Score
 from widthwise.pairs import Pair
 from widthwise.regression import Options, choose, given
+from widthwise.words import for_json
 
 VERSION = 1
 NEEDS = frozenset({"moments"})
@@ -195,8 +195,8 @@ def measure(
         "networks": sizes,
         "p": torch.tensor([len(pair.joint.columns[name]) for name in pair.source]).cumsum(0).tolist(),
         "mean": mean,
-        "low": [_number(x.low) for x in over],
-        "high": [_number(x.high) for x in over],
+        "low": [for_json(x.low) for x in over],
+        "high": [for_json(x.high) for x in over],
         "limit": limit,
         "limit_low": None,
         "limit_high": None,
@@ -204,12 +204,8 @@ def measure(
     }
     if limit is not None and without:
         found = _limit_interval(limit, without)
-        values |= {"limit_low": _number(found.low), "limit_high": _number(found.high)}
+        values |= {"limit_low": for_json(found.low), "limit_high": for_json(found.high)}
     return Score(mean[-1], values, {"per_feature": first.errors, "supported": first.supported})
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...]) -> Curve:
