@@ -88,9 +88,7 @@ def one_fit(X: np.ndarray, Y: np.ndarray) -> list:
 
 
 def folds(X: np.ndarray, Y: np.ndarray) -> float:
-    from widthwise import span_error
-
-    return span_error(X[:FIT], Y[:FIT], penalties=GRID).mean
+    return every_row(X[:FIT], Y[:FIT])
 
 
 def every_row(X: np.ndarray, Y: np.ndarray) -> float:

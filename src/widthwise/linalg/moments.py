@@ -82,10 +82,11 @@ class Moments:
             DataError: at a NaN or infinite value, naming its row (of the batch) and column, or if the
                 batch has another number of columns.
         """
-        found = tuple(pieces[0].shape) if len(pieces) == 1 else sum(piece.shape[1] for piece in pieces)
-        if found not in ((len(pieces[0]), self.columns), self.columns):
-            raise DataError(f"a batch must be of shape (rows, {self.columns}), not {found}.")
-        if len(pieces[0]) == 0:
+        if any(piece.ndim != 2 for piece in pieces) or sum(piece.shape[1] for piece in pieces) != self.columns:
+            told = " beside ".join(str(tuple(piece.shape)) for piece in pieces)
+            raise DataError(f"a batch must be of shape (rows, {self.columns}), not {told}.")
+        rows, start = len(pieces[0]), 0
+        if rows == 0:
             return
         pieces = tuple(x.to(self.device, torch.uint8 if x.dtype == torch.bool else x.dtype) for x in pieces)
         # aminmax is many times slower
@@ -94,7 +95,6 @@ class Moments:
             check_finite(torch.cat([piece.to(torch.float64) for piece in pieces], 1))
         if self.shift is None:
             self.shift = torch.cat([piece.mean(0, dtype=torch.float64) for piece in pieces])
-        rows, start = len(pieces[0]), 0
         self.n += rows
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
         while start < rows:

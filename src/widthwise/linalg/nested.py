@@ -104,8 +104,8 @@ class _Stack:
                 some = part.cross[j * self.band : (j + 1) * self.band]
                 cross[j, k, : len(some)] = some
         squares = cross.square().sum(2)  # (bands, parts, targets)
-        none = torch.zeros_like(squares[:1].sum(0, keepdim=True))
-        self.untouched = torch.cat([squares.flip(0).cumsum(0).flip(0), none])  # of the bands from each one on
+        none = squares.new_zeros(1, len(parts), self.targets)
+        self.untouched = torch.cat([squares, none]).flip(0).cumsum(0).flip(0)  # of the bands from each one on
         self.rest = torch.stack([part.squares for part in parts]) - self.untouched[0]
         self.cross = cross.view(rows, self.targets)
         self.left, self.work = torch.empty_like(self.cross), torch.empty_like(self.cross)
