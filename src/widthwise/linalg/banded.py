@@ -66,8 +66,8 @@ class Banded:
 
     def rotate_right(self, R: Float[Tensor, "rows size"]) -> Float[Tensor, "rows padded"]:
         """Return R Q."""
-        R = R if self.basis is None else R @ self.basis
-        R = torch.cat([R, R.new_zeros(len(R), self.padded - self.size)], 1)
+        R = R.clone() if self.basis is None else R @ self.basis
+        R = torch.nn.functional.pad(R, (0, self.padded - self.size)) if self.padded > self.size else R
         for panel in self.panels:
             R[:, panel.start :].addmm_((R[:, panel.start :] @ panel.V) @ panel.T, panel.V.T, alpha=-1)
         return R

@@ -4,7 +4,7 @@ Everything that a ridge regression, its held-out error, linear CKA or a support 
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from widthwise.errors import DataError, UsageError
+from widthwise.linalg import half_square
 
 ROWS = 512  # rows of one matrix product: as few as keep it fast
 PAD = 8  # so that a column does not start a page after the one before it: they would share cache lines
@@ -89,8 +90,7 @@ class Moments:
         if rows == 0:
             return
         pieces = tuple(x.to(self.device, torch.uint8 if x.dtype == torch.bool else x.dtype) for x in pieces)
-        # aminmax is many times slower
-        low, high = (torch.cat([of(x, 0).to(torch.float64) for x in pieces]) for of in (torch.amin, torch.amax))
+        low, high = (torch.cat([_extreme(of, x) for x in pieces]) for of in (torch.amin, torch.amax))
         if not bool((low.isfinite() & high.isfinite()).all()):
             check_finite(torch.cat([piece.to(torch.float64) for piece in pieces], 1))
         if self.shift is None:
@@ -127,19 +127,8 @@ class Moments:
     def products(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
         """Return the sum of (z - shift)(z - shift)' of some crossed columns with some of all, as a new matrix."""
         self._flush()
-        (a, to_a), (b, to_b) = _sorted(rows), _sorted(columns)
-        dense = self._zeros(len(a), len(b))
-        edges = torch.tensor([start for start, _ in self._cuts] + [self.crossed])
-        first_a, first_b = (torch.searchsorted(x, edges).tolist() for x in (a, b))
-        for k, (start, _) in enumerate(self._cuts):
-            block = self._blocks[k]
-            top, below, left, right = first_a[k], first_a[k + 1], first_b[k], first_b[k + 1]
-            if top < below and left < len(b):
-                dense[top:below, left:] = _taken(block, a[top:below] - start, b[left:] - start)
-            if below < len(a) and left < right:  # mirrored: what lies below the diagonal is that right of it
-                dense[below:, left:right] = _taken(block, b[left:right] - start, a[below:] - start).T
-        dense = dense if to_a is None else dense[to_a]
-        return dense if to_b is None else dense[:, to_b]
+        dense = torch.empty(len(rows), len(columns), dtype=torch.float64, device=self.device)
+        return half_square.taken(self._blocks, rows, columns, dense)
 
     @property
     def mean(self) -> Float[Tensor, " columns"]:
@@ -204,7 +193,7 @@ class Moments:
         """
         assert self.shift is not None
         crossed = len(columns) if crossed is None else crossed
-        if crossed == self.crossed and _slice(columns) == slice(0, self.columns):
+        if crossed == self.crossed and half_square.consecutive(columns) == slice(0, self.columns):
             return self
         powered = int((columns < self.powered).sum())
         assert bool((columns[:powered] < self.powered).all()), "columns without powers come first"
@@ -260,9 +249,7 @@ class Moments:
 
     @property
     def _cuts(self) -> list[tuple[int, int]]:
-        """The first and last row of every block of products: as narrow as keeps a product fast."""
-        height = 128 if self.crossed <= 1024 else 256
-        return [(k, min(k + height, self.crossed)) for k in range(0, self.crossed, height)]
+        return half_square.cuts(self.crossed)
 
     def _zeros(self, rows: int, columns: int) -> Float[Tensor, "rows columns"]:
         return torch.zeros(rows, columns, dtype=torch.float64, device=self.device)
@@ -286,17 +273,21 @@ class Moments:
         for rows in pieces:
             own = slice(first, first + rows.shape[1])
             # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn.
-            torch.sub(rows.T.contiguous(), shift[own, None], out=self._buffer[own, waiting : self._waiting])
+            self._buffer[own, waiting : self._waiting].copy_(rows.T).sub_(shift[own, None])
             first = own.stop
         if self._waiting == ROWS:
-            self._flush()
+            self._add(self._buffer[:, :ROWS])
+            self._waiting = 0
 
     def _flush(self) -> None:
-        """Bring the rows that wait into the sums."""
-        if not self._waiting:
-            return
-        assert self._buffer is not None
-        centred, self._waiting = self._buffer[:, : self._waiting], 0
+        """Bring the rows that wait into the sums, and let go of the buffer."""
+        if self._waiting:
+            assert self._buffer is not None
+            self._add(self._buffer[:, : self._waiting])
+        self._buffer, self._waiting = None, 0
+
+    def _add(self, centred: Float[Tensor, "columns rows"]) -> None:
+        """Add rows less the shift to the sums."""
         self._total += centred.sum(1)
         squares = centred[self.powered :].square()
         self._powers[0] += squares.sum(1)
@@ -333,7 +324,6 @@ def merged(parts: Iterable[Moments]) -> Moments:
         return first
     first._flush()
     total = copy.copy(first)  # What `merge` adds up is new: of what is shared nothing changes.
-    total._buffer = None
     for part in others:
         total.merge(part)
     return total
@@ -351,30 +341,9 @@ def _float32_products(device: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _slice(columns: Int[Tensor, " chosen"]) -> slice | None:
-    """Return the columns as a slice, where they are consecutive."""
-    if not len(columns):
-        return slice(0, 0)
-    first, last = int(columns[0]), int(columns[-1])
-    consecutive = last - first == len(columns) - 1 and bool((columns.diff() == 1).all())
-    return slice(first, last + 1) if consecutive else None
-
-
-def _sorted(columns: Int[Tensor, " chosen"]) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " chosen"] | None]:
-    """Return the columns in order, and where each is found there; None if they were."""
-    if not bool((columns.diff() < 0).any()):
-        return columns, None
-    found, order = columns.sort()
-    return found, order.argsort()
-
-
-def _taken(
-    block: Float[Tensor, "_ _"], rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"]
-) -> Float[Tensor, "rows chosen"]:
-    """Return some rows and columns of a block: without a copy, where they are consecutive."""
-    a, b = _slice(rows), _slice(columns)
-    block = block.index_select(0, rows.to(block.device)) if a is None else block[a]
-    return block.index_select(1, columns.to(block.device)) if b is None else block[:, b]
+def _extreme(of: Callable[[Tensor, int], Tensor], rows: Shaped[Tensor, "rows columns"]) -> Float[Tensor, " columns"]:
+    """Return the least or the largest of every column: of few rows at a time, which the cache holds."""
+    return of(torch.stack([of(some, 0) for some in rows.split(ROWS)]), 0).to(torch.float64)
 
 
 def check_finite(rows: Float[Tensor, "rows columns"]) -> None:

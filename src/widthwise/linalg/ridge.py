@@ -11,15 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from widthwise.linalg import banded, spectral
+from widthwise.linalg import banded, spectral, triangular
 from widthwise.linalg.moments import Moments
 from widthwise.linalg.strata import second_about, squares_about, strata, varying
 
 STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
-COLUMNS = 2048  # weights in memory at once
-BLOCK = 128  # rows of a triangular root that are multiplied at once
-JITTER = 1e-13  # of the mean square; taken out again
+WEIGHTS = 2**22  # in memory at once
+BLOCK = 64  # rows that are squared at once
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,13 @@ def fit(
     factors = standard_factors(squares[live]) if standardize else torch.ones_like(squares[live])
 
     def second() -> Float[Tensor, "live live"]:
-        S = second_about(moments, own, own.means, source, source)[live[:, None], live]
+        S = second_about(moments, own, own.means, source[live], source[live])
         return S.mul_(factors).mul_(factors[:, None]) if standardize else S
 
     scale = float((squares[live] * factors.square()).sum()) / max(len(live), 1)
     rank = moments.n - int((own.counts > 0).sum())
     form = _form(second, smallest * scale if smallest >= SMALLEST else 0.0, rank)
-    C = second_about(moments, own, own.means, source, target)[live]
+    C = second_about(moments, own, own.means, source[live], target)
     projected = form.rotate(C * factors[:, None])
     return Ridge(moments.n, scale, len(live), own.means, form, live, factors, len(source), projected)
 
@@ -142,7 +141,7 @@ class HeldOut:
 
     fit: Ridge
     turned: bool  # whether w are weights in the fit's form
-    root: Float[Tensor, "rows weights"]  # R
+    root: Float[Tensor, "rows weights"]  # R; no more rows than weights
     cross: Float[Tensor, "rows targets"]  # c, R'c the cross moments
     jitter: float
     squares: Float[Tensor, " targets"]  # y'y: the error at an infinite penalty, of the fit's mean
@@ -153,19 +152,6 @@ class HeldOut:
         return errors([self], penalties)[0]
 
 
-def _loss(
-    root: Float[Tensor, "rows form"], cross: Float[Tensor, "rows targets"], w: Float[Tensor, "form chosen"]
-) -> Float[Tensor, " chosen"]:
-    """Return |c - R w|^2 of every column of w, of which c has a cycle; R is upper triangular."""
-    total = w.new_zeros(w.shape[1])
-    for start in range(0, len(root), BLOCK):
-        own = cross[start : start + BLOCK, None]
-        left = root[start : start + BLOCK, start:] @ w[start:]
-        left.view(len(own), -1, cross.shape[1]).sub_(own)
-        total += left.square_().sum(0)
-    return total
-
-
 def errors(
     parts: Sequence[HeldOut], penalties: Float[Tensor, " penalties"]
 ) -> Float[Tensor, "parts penalties targets"]:
@@ -174,13 +160,26 @@ def errors(
     assert all(part.fit is fit and part.turned is turned for part in parts), "held-out rows of several fits"
     found: list[list[Tensor]] = [[] for _ in parts]
     fit.form.prepare(fit.absolute(penalties))
-    for some in penalties.split(max(COLUMNS // max(targets, 1), 1)):
+    at_once = WEIGHTS // max(len(parts[0].root) * targets, 1)
+    work: Tensor | None = None
+    for some in penalties.split(max(at_once, 1)):
         w = fit.form.solve(fit.projected, fit.absolute(some)).flatten(1)  # (form, some * targets)
         w = w if turned else fit.form.back(w)
         norms = w.square().sum(0).view(len(some), -1)
         for own, part in zip(found, parts, strict=True):
-            own.append(_loss(part.root, part.cross, w).view(len(some), -1) + part.rest - part.jitter * norms)
+            work = torch.empty_like(w) if work is None else work
+            left = triangular.product(part.root, w, work[: len(part.root), : w.shape[1]])
+            own.append(_squares(left, part.cross).view(len(some), -1) + part.rest - part.jitter * norms)
     return torch.stack([torch.cat(own) for own in found]).clamp_min(0)
+
+
+def _squares(left: Float[Tensor, "rows chosen"], cross: Float[Tensor, "rows targets"]) -> Float[Tensor, " chosen"]:
+    """Return the sum of squares of every column less c, which has a cycle of them; what is left is lost."""
+    total, cycles = left.new_zeros(left.shape[1]), left.shape[1] // max(cross.shape[1], 1)
+    for rows, c in zip(left.split(BLOCK), cross.split(BLOCK), strict=True):
+        rows.view(len(c), cycles, cross.shape[1]).sub_(c[:, None])
+        total += rows.square_().sum(0)
+    return total
 
 
 def held_out(
@@ -199,10 +198,10 @@ def held_out(
             its triangle, 10/3 p^3; for few every weight is turned back, 2 p^2.
     """
     own, live, f = strata(moments, labels), fit.live, fit.factors
-    H = second_about(moments, own, fit.means, source, source)[live[:, None], live]
-    root, jitter = triangular_root(H.mul_(f).mul_(f[:, None]))
-    del H
-    cross = second_about(moments, own, fit.means, source, target)[live] * f[:, None]
+    root, jitter = triangular.root(
+        lambda: second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
+    )
+    cross = second_about(moments, own, fit.means, source[live], target) * f[:, None]
     cross = torch.linalg.solve_triangular(root.T, cross, upper=False)
     squares = squares_about(moments, own, fit.means, target)
     rest = squares - cross.square().sum(0)
@@ -212,18 +211,6 @@ def held_out(
         weights, both = root.shape[1], torch.cat([root, cross], 1)
         del root
         both = torch.geqrf(both)[0][: both.shape[1]].triu_()
-        root, cross = both[:, :weights], both[:, weights:]
+        root, cross = both[:weights, :weights], both[:weights, weights:]
+        rest = rest + both[weights:, weights:].square().sum(0)
     return HeldOut(fit, turned, root, cross, jitter, squares, rest)
-
-
-def triangular_root(H: Float[Tensor, "size size"]) -> tuple[Float[Tensor, "size size"], float]:
-    """Return R and a jitter with R'R = H + jitter, R upper triangular, for H that may be singular; H is lost."""
-    diagonal = H.diagonal().clone()
-    mean = float(diagonal.mean()) if len(H) else 0.0
-    jitter = JITTER * mean if mean > 0 else 1.0
-    while True:
-        H.diagonal().copy_(diagonal + jitter)
-        root, failed = torch.linalg.cholesky_ex(H, upper=True)
-        if not bool(failed):
-            return root, jitter
-        jitter *= 10

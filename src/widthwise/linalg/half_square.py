@@ -1,0 +1,78 @@
+"""Part of a symmetric matrix as blocks of rows, each from the diagonal on: half the size of the whole.
+
+Rows are those of the first columns; columns behind them are kept too, but are no rows.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Blocks = Sequence[Float[Tensor, "_ _"]]
+
+
+def cuts(rows: int) -> list[tuple[int, int]]:
+    """Return the first and last row of every block: as narrow as keeps a product fast."""
+    height = 128 if rows <= 1024 else 256
+    return [(k, min(k + height, rows)) for k in range(0, rows, height)]
+
+
+def taken(
+    blocks: Blocks, rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"], out: Float[Tensor, "rows chosen"]
+) -> Float[Tensor, "rows chosen"]:
+    """Return some rows and columns of the matrix, in `out`."""
+    (a, to_a), (b, to_b) = _sorted(rows), _sorted(columns)
+    spans = cuts(sum(len(block) for block in blocks))
+    edges = torch.tensor([start for start, _ in spans] + [spans[-1][1] if spans else 0])
+    first_a, first_b = (torch.searchsorted(x, edges).tolist() for x in (a, b))
+    for k, (block, (start, _)) in enumerate(zip(blocks, spans, strict=True)):
+        top, below, left, right = first_a[k], first_a[k + 1], first_b[k], first_b[k + 1]
+        if top < below and left < len(b):
+            _put(out, to_a, to_b, top, left, _taken(block, a[top:below] - start, b[left:] - start))
+        if below < len(a) and left < right:  # mirrored: what lies below the diagonal is that right of it
+            _put(out, to_a, to_b, below, left, _taken(block, b[left:right] - start, a[below:] - start).T)
+    return out
+
+
+def consecutive(columns: Int[Tensor, " chosen"]) -> slice | None:
+    """Return the columns as a slice, where they are consecutive."""
+    if not len(columns):
+        return slice(0, 0)
+    first, last = int(columns[0]), int(columns[-1])
+    consecutive = last - first == len(columns) - 1 and bool((columns.diff() == 1).all())
+    return slice(first, last + 1) if consecutive else None
+
+
+def _sorted(columns: Int[Tensor, " chosen"]) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " chosen"] | None]:
+    """Return the columns in order, and where each was before; None if they were in order."""
+    if not bool((columns.diff() < 0).any()):
+        return columns, None
+    return columns.sort()
+
+
+def _put(
+    dense: Float[Tensor, "_ _"],
+    to_rows: Int[Tensor, " _"] | None,
+    to_columns: Int[Tensor, " _"] | None,
+    top: int,
+    left: int,
+    values: Float[Tensor, "rows chosen"],
+) -> None:
+    """Write values where a matrix's rows from `top` on and columns from `left` on belong, without a second matrix."""
+    rows, columns = slice(top, top + values.shape[0]), slice(left, left + values.shape[1])
+    if to_rows is None:
+        dense[rows, columns if to_columns is None else to_columns[columns].to(dense.device)] = values
+    elif to_columns is None:
+        dense[to_rows[rows].to(dense.device), columns] = values
+    else:
+        dense[to_rows[rows, None].to(dense.device), to_columns[columns].to(dense.device)] = values
+
+
+def _taken(
+    block: Float[Tensor, "_ _"], rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"]
+) -> Float[Tensor, "rows chosen"]:
+    """Return some rows and columns of a block: without a copy, where they are consecutive."""
+    a, b = consecutive(rows), consecutive(columns)
+    block = block.index_select(0, rows.to(block.device)) if a is None else block[a]
+    return block.index_select(1, columns.to(block.device)) if b is None else block[:, b]

@@ -1,0 +1,45 @@
+"""Upper triangular matrices: products that leave out what is zero, and roots of symmetric ones."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SMALL = 128  # rows below which a product leaves nothing out
+JITTER = 1e-13  # of the mean square
+
+
+def product(
+    R: Float[Tensor, "rows size"], M: Float[Tensor, "size columns"], out: Float[Tensor, "rows columns"]
+) -> Float[Tensor, "rows columns"]:
+    """Return R M, in `out`: half the flops of a matrix product, in parts that are halved again and again.
+
+    R may have fewer rows than columns.
+    """
+    if len(R) <= SMALL:
+        return torch.mm(R, M, out=out)
+    half = len(R) // 2 // SMALL * SMALL or SMALL
+    product(R[:half, :half], M[:half], out[:half]).addmm_(R[:half, half:], M[half:])
+    product(R[half:, half:], M[half:], out[half:])
+    return out
+
+
+def root(second: Callable[[], Float[Tensor, "size size"]]) -> tuple[Float[Tensor, "size size"], float]:
+    """Return R and a jitter with R'R = H + jitter, R upper triangular, for H that may be singular.
+
+    Args:
+        second: makes H, which is large and is lost; again for every jitter that is too small.
+    """
+    share = JITTER
+    while True:
+        H = second()
+        mean = float(H.diagonal().mean()) if len(H) else 0.0
+        jitter = share * mean if mean > 0 else 1.0
+        H.diagonal().add_(jitter)
+        # In place: LAPACK has a matrix by columns, so that its lower factor of H.mT lies as R does by rows.
+        failed = torch.empty(0, dtype=torch.int32, device=H.device)
+        torch.linalg.cholesky_ex(H.mT, out=(H.mT, failed))
+        if not bool(failed):
+            return H, jitter
+        share *= 10
