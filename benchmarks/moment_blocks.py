@@ -3,7 +3,7 @@
     [MACHINE=name] python benchmarks/moment_blocks.py FOLDER [COLUMNS ROWS ...]
 
 Gaussian features of networks of 32 columns in float32, five folds in three cells each. "one pass" stores nothing;
-"made" writes what it makes to FOLDER; "one more" has a bundle of 512 columns to make; "read" makes nothing. Before
+"made" writes what it makes to FOLDER; "one more" has 512 columns that are new; "read" makes nothing. Before
 "read" and "one more" the blocks are flushed from the page cache, so that they are read from the disk and checked.
 """
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from widthwise import cost, fleet, machine, samples, words
+from widthwise import cost, fleet, machine, moment_blocks, samples, words
 from widthwise.config import Data, Network, Run, Training, load_study
 from widthwise.design import Design
 from widthwise.networks import base as networks
@@ -120,6 +120,20 @@ def test_more_of_everything_takes_more(quick, tmp_path):
         assert sum(total(**more).seconds.values()) > sum(base.seconds.values())
     assert total(wide=3).disk > base.disk
     assert total(network={"kind": "mlp", "hidden": 512}).memory > base.memory
+
+
+def test_moment_blocks_are_counted_once_and_told(quick, tmp_path, monkeypatch):
+    study = load_study(STUDY | {"studies": ["width_gap", "reverse_gap"]})
+    few = cost.plan(study, Store(tmp_path), jobs=1)
+    assert few.blocks == 0, "of few rows none is kept"
+    assert "moment blocks" not in str(few)
+    monkeypatch.setattr(moment_blocks, "CELL", 0)
+    plan = cost.plan(study, Store(tmp_path), jobs=1)
+    assert plan.disk - few.disk == plan.blocks
+    assert f"{words.size(plan.blocks)} of it moment blocks, which `clean` deletes" in str(plan)
+    # Wide features 32, narrow ones 48, labels 10; logits of both, 20 and 60, on validation only. Halves of squares.
+    half = {"validation": 15 * (32 + 48 + 10 + 20 + 60) ** 2, "unseen": 15 * 90**2, "test": 5 * 90**2}
+    assert plan.blocks == pytest.approx(8 / 2 * sum(half.values()), rel=0.1)  # not every pair is in one pass
 
 
 def test_work_is_the_flops_of_a_training():

@@ -1,6 +1,6 @@
 """Moments of stored features, kept in blocks by content: adding networks to a study costs only their own blocks.
 
-A bundle is a few networks of one width, about 512 columns. A block is what is known of one bundle, or the products of
+A bundle is a few networks of one width, about 128 columns. A block is what is known of one bundle, or the products of
 two, in every cell of a split. Its key is made of the checksums of what it is of, so whoever has the same networks and
 rows has the block, whatever stands beside them.
 """
@@ -20,7 +20,7 @@ from widthwise.store import Store
 
 KIND = "moments"
 VERSION = 1
-COLUMNS = 512  # of a bundle: its products run at the machine's rate, and one network more makes few of them anew
+COLUMNS = 128  # of a bundle: products of more are no faster, and those of less are many files
 CELL = (
     256  # rows of a cell: of fewer, sums are made as quickly as they are read (docs/log/2026-11-25-moment-blocks.txt)
 )
@@ -63,6 +63,7 @@ def collect(joint: Joint, bundles: Sequence[Bundle], rows: str, store: Store) ->
     """Return the moments of every cell of a joint from the store; what it lacks is made in one pass over the rows.
 
     Args:
+        joint: its groups are in memory, as rows are read cell by cell.
         bundles: all groups of the joint, in its order.
         rows: the checksum of what says which rows the joint has. Their cells it says itself.
 
@@ -98,44 +99,35 @@ def _keys(joint: Joint, bundles: Sequence[Bundle], rows: str) -> dict[Numbers, s
 
 def _made(joint: Joint, bundles: Sequence[Bundle], blocks: Sequence[Numbers]) -> Iterator[tuple[Numbers, Sums]]:
     """Yield the sums of some blocks, cells first: every row of their bundles is read once, and no others."""
-    made: dict[Numbers, list[Sums]] = {block: [] for block in blocks}
+    if not blocks:
+        return
     numbers = sorted({k for block in blocks for k in block})
     first = torch.arange(min(CHUNK, len(joint.split.cell)))
     shifts = {k: _shift(joint, bundles[k], first) for k in numbers}
     buffers = {k: shift.new_empty(len(shift), ROWS + PAD) for k, shift in shifts.items()}
-    done = 0
-    for cell in range(joint.split.cells if blocks else 0):
+    cells: list[dict[Numbers, Sums]] = []
+    for cell in range(joint.split.cells):
         sums = {block: _nothing(*(shifts[k] for k in block)) for block in blocks}
-        for rows in (joint.split.cell == cell).nonzero()[:, 0].split(ROWS):
-            values = {k: _values(joint, bundles[k], rows) for k in numbers}
-            if not all(bool(some.isfinite().all()) for some in values.values()):
-                _refuse(joint)
-            centred = {k: _centred(values[k], shifts[k], buffers[k]) for k in numbers}
-            for (a, b), own in sums.items():
-                if a == b:
-                    _add(own, centred[a], values[a])
-                else:
-                    own["products"].addmm_(centred[a], centred[b].T)
-            done += len(rows)
-            joint.tell("features", done, len(joint.split.cell))
-        for block, own in sums.items():
-            made[block].append(_packed(own))
-    for block in blocks:
-        cells = made.pop(block)  # The store has it now: what is in memory at once does not grow.
-        yield block, {name: torch.stack([own[name] for own in cells]) for name in cells[0]}
-
-
-def _refuse(joint: Joint) -> None:
-    """Raise a DataError that names the first value that is not finite."""
-    for pieces, start in joint.batches():
-        joint.check(pieces, start)
+        rows = (joint.split.cell == cell).nonzero()[:, 0]
+        for start in range(0, len(rows), ROWS):
+            values = {k: _values(joint, bundles[k], rows[start : start + ROWS]) for k in numbers}
+            _add(sums, values, {k: _centred(values[k], shifts[k], buffers[k]) for k in numbers})
+        cells.append({block: _packed(own) for block, own in sums.items()})
+        joint.tell("features", int((joint.split.cell <= cell).sum()), len(joint.split.cell))
+    for block in blocks:  # In the store they take no memory: of what was summed, one is here twice.
+        own = [sums.pop(block) for sums in cells]
+        yield block, {name: torch.stack([each[name] for each in own]) for name in own[0]}
 
 
 def _values(joint: Joint, bundle: Bundle, rows: Int[Tensor, " rows"]) -> Shaped[Tensor, "rows columns"]:
-    if bundle.names:
-        return torch.cat([joint.groups[name][rows] for name in bundle.names], 1)
-    assert joint.labels is not None
-    return torch.nn.functional.one_hot(joint.labels[rows], joint.classes).to(torch.float32)
+    if not bundle.names:
+        assert joint.labels is not None
+        return torch.nn.functional.one_hot(joint.labels[rows], joint.classes).to(torch.float32)
+    values = torch.cat([joint.groups[name][rows] for name in bundle.names], 1)
+    if not bool(values.isfinite().all()):
+        for pieces, start in joint.batches():  # as they are numbered there
+            joint.check(pieces, start)
+    return values
 
 
 def _shift(joint: Joint, bundle: Bundle, first: Int[Tensor, " rows"]) -> Float[Tensor, " columns"]:
@@ -159,7 +151,16 @@ def _nothing(first: Float[Tensor, " first"], second: Float[Tensor, " second"]) -
     return own | {"n": torch.tensor(0), "products": first.new_zeros(len(first), len(first))}
 
 
-def _add(own: Sums, centred: Float[Tensor, "columns rows"], values: Shaped[Tensor, "rows columns"]) -> None:
+def _add(blocks: Mapping[Numbers, Sums], values: Mapping[int, Tensor], centred: Mapping[int, Tensor]) -> None:
+    """Add rows to the sums of blocks: values (rows, columns) and those less the shift (columns, rows), by bundle."""
+    for (a, b), sums in blocks.items():
+        if a == b:
+            _add_own(sums, values[a], centred[a])
+        else:
+            sums["products"].addmm_(centred[a], centred[b].T)
+
+
+def _add_own(own: Sums, values: Shaped[Tensor, "rows columns"], centred: Float[Tensor, "columns rows"]) -> None:
     """Add rows to the sums of one bundle: of products only those on and right of the diagonal."""
     squares = centred.square()
     own["n"] += len(values)
