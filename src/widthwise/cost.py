@@ -305,7 +305,8 @@ class _Planner:
     def blocks(self) -> float:
         """Return the bytes of the moment blocks that are kept, each counted once."""
         sizes: dict[Hashable, int] = {}
-        for group in _together(c for c in self.comparisons if "moments" in family.member("measures", c.measure).NEEDS):
+        measures = {c.measure: family.member("measures", c.measure).NEEDS for c in self.comparisons}
+        for group in _together(c for c in self.comparisons if "moments" in measures[c.measure]):
             sizes |= scoring.blocks(group, self.columns, self.split_rows(group[0].split), self.design.classes)
         return float(sum(sizes.values()))
 

@@ -195,7 +195,10 @@ def blocks(
 ) -> dict[Hashable, int]:
     """Return the bytes of every moment block that is kept of one pass over so many rows, by what it is of."""
     split, trained, cells = comparisons[0].split, comparisons[0].trained, CELLS[comparisons[0].split]
-    found = [(tuple(members), sum(columns(*each) for each in members)) for members in bundles(comparisons, columns)]
+    found = [
+        (", ".join(group(*member) for member in members), sum(columns(*member) for member in members))
+        for members in bundles(comparisons, columns)
+    ]
     if not moment_blocks.kept(rows, sum(p for _, p in found) + classes, cells):
         return {}
     pairs = combinations_with_replacement([*found, ("labels", classes)], 2)
@@ -205,10 +208,10 @@ def blocks(
 def _groups(comparisons: Iterable[Comparison]) -> list[tuple[Net, str]]:
     """Return the networks whose features, or logits, take part: in one order, whatever is compared."""
     wanted: set[tuple[Net, str]] = set()
-    for c in comparisons:
-        wanted |= {(net, "features") for net in c.source} | {(net, c.of) for net in c.target}
-        if "logits" in family.member("measures", c.measure).NEEDS:
-            wanted |= {(net, "logits") for net in c.source}
+    for measure, source, target, of in {(c.measure, c.source, c.target, c.of) for c in comparisons}:
+        wanted |= {(net, "features") for net in source} | {(net, of) for net in target}
+        if "logits" in family.member("measures", measure).NEEDS:
+            wanted |= {(net, "logits") for net in source}
     return sorted(wanted, key=lambda found: (found[1], -found[0].width, found[0].seed))
 
 
