@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from widthwise import cli, progress, results
+from widthwise import cli, moment_blocks, progress, results
 from widthwise.array_gap import span_gap
 from widthwise.errors import NumericsWarning
 from widthwise.executors import base as executors
@@ -311,6 +311,20 @@ def test_a_study_is_planned_run_reported_and_run_again_to_the_same_bytes(widthwi
     assert shown["parameters"] == 1210
     assert len(shown["history"]) == 2
     assert key in widthwise("show", key, "--store", "store")[1]
+
+
+def test_what_can_be_made_again_is_deleted_and_a_study_still_has_its_scores(widthwise, study, monkeypatch):
+    monkeypatch.setattr(moment_blocks, "CELL", 0)
+    arguments = (study, "--store", "store", "--jobs", 1, "--json", "--quiet")
+    _, first, _ = widthwise("run", *arguments)
+    blocks = len(list(Path("store/moments").iterdir()))
+    code, out, err = widthwise("clean", "--store", "store", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["moment_blocks"] == blocks > 0
+    assert json.loads(out)["bytes"] > 0
+    assert widthwise("run", *arguments)[1] == first
+    assert not list(Path("store/moments").iterdir())
+    assert widthwise("clean", "--store", "store")[1] == "Deleted 0 moment blocks, 0 MB.\n"
 
 
 def asked(monkeypatch) -> list:

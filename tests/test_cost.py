@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from widthwise import cost, fleet, machine, samples, words
+from widthwise import cost, fleet, machine, moment_blocks, samples, words
 from widthwise.config import Data, Network, Run, Training, load_study
 from widthwise.design import Design
 from widthwise.networks import base as networks
@@ -120,6 +120,20 @@ def test_more_of_everything_takes_more(quick, tmp_path):
         assert sum(total(**more).seconds.values()) > sum(base.seconds.values())
     assert total(wide=3).disk > base.disk
     assert total(network={"kind": "mlp", "hidden": 512}).memory > base.memory
+
+
+def test_moment_blocks_are_counted_once_and_told(quick, tmp_path, monkeypatch):
+    study = load_study(STUDY | {"concatenations": {"1/2": 1}})
+    few = cost.plan(study, Store(tmp_path), jobs=1)
+    assert few.blocks == 0, "of few rows none is kept"
+    assert "moment blocks" not in str(few)
+    monkeypatch.setattr(moment_blocks, "CELL", 0)
+    plan = cost.plan(study, Store(tmp_path), jobs=1)
+    assert plan.disk - few.disk == plan.blocks
+    assert f"{words.size(plan.blocks)} of it moment blocks, which `clean` deletes" in str(plan)
+    # Half of each square of wide features 32, narrow ones 16, labels 10, and on validation the wide logits 20;
+    # the pass that has only the wide networks finds its blocks among those.
+    assert plan.blocks == 8 / 2 * (15 * 78**2 + 15 * 58**2 + 5 * 58**2)
 
 
 def test_work_is_the_flops_of_a_training():

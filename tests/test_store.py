@@ -256,3 +256,14 @@ def test_an_entry_is_readable_by_anyone(store):
     record = json.loads((made.path / "entry.json").read_text())
     assert record["facts"] == FACTS
     assert set(record) == {"facts", "files", "provenance"}
+
+
+def test_all_of_a_kind_is_deleted_and_counted_and_nothing_else(store):
+    for key in ("a", "b"):
+        size = sum(file.stat().st_size for file in store.make("moments", key, write, FACTS).path.iterdir())
+    store.make("runs", "a", write, FACTS)
+    before = {name: data for name, data in tree(store.root).items() if name.startswith("runs")}
+    assert store.clear("moments") == (2, pytest.approx(2 * size, abs=20))  # seconds are written in more digits or fewer
+    assert tree(store.root) == before
+    assert store.clear("moments") == (0, 0)
+    assert store.make("moments", "a", write, FACTS).facts == FACTS

@@ -96,6 +96,16 @@ def report(file: Path, /, *overrides: Overrides, preset: str | None = None, comm
     _finish(_results(study, store, common), preset, store, common)
 
 
+@app.command
+def clean(*, common: Common = NOTHING) -> None:
+    """Delete from the store what can be made again from the rest: moment blocks. Networks, features, scores stay."""
+    from widthwise import moment_blocks
+
+    count, size = _store(common).clear(moment_blocks.KIND)
+    told = f"Deleted {count:,} moment blocks, {words.size(size)}."
+    say({"moment_blocks": count, "bytes": size} if common.json else told)
+
+
 @app.command(name="list")
 def list_(*families: str, common: Common = NOTHING) -> None:
     """Say which networks, data sets, measures, studies and executors there are, and their options.

@@ -4,13 +4,13 @@ Times are scaled from what `machine` measures here and now: good to about half a
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import prod
 from typing import Any
 
-from widthwise import config, family, fleet, machine, words
+from widthwise import config, family, fleet, machine, scoring, words
 from widthwise.design import MATCHINGS, Comparison, Design, Net
 from widthwise.errors import UsageError
 from widthwise.networks import base as networks
@@ -61,6 +61,7 @@ class Plan:
         rows: that each network trains on. steps: of each network.
         seconds: of what is left, by stage, over all `processes`.
         memory: bytes at the peak, all processes together. disk: bytes in all, at most.
+        blocks: bytes of the disk that moment blocks take, which can be deleted.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Plan:
     seconds: Mapping[str, float]
     memory: float
     disk: float
+    blocks: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -91,13 +93,15 @@ class Plan:
         on = f"{self.processes} process{'es' if self.processes > 1 else ''} of this machine ({self.device})"
         takes = f"About {words.duration(left)} on {on}: {stages}. An estimate, good to +-50 %."
         done = "Nothing is left to do but the report." if self.comparisons else NOTHING
+        blocks = f", {words.size(self.blocks)} of it moment blocks, which `clean` deletes" if self.blocks else ""
         there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
         return "\n".join(
             [
                 f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps. "
                 f"{self.comparisons:,} comparisons.",
                 takes if left else done,
-                f"About {words.size(self.memory)} of memory at the peak, at most {words.size(self.disk)} of disk.",
+                f"About {words.size(self.memory)} of memory at the peak, "
+                f"at most {words.size(self.disk)} of disk{blocks}.",
             ]
         )
 
@@ -206,7 +210,8 @@ class _Planner:
             device=self.device,
             seconds=seconds,
             memory=self.processes * (PROCESS + max(memory, *map(self.training_bytes, fleets), 0.0)),
-            disk=self.disk(),
+            disk=self.disk() + self.blocks(),
+            blocks=self.blocks(),
         )
 
     def width(self, width: Fraction, seconds: float) -> WidthPlan:
@@ -296,6 +301,14 @@ class _Planner:
                 total += 4.0 * weights * machine.forward(self.runs[net]).parameters
                 total += 4.0 * (self.all_rows + self.test_rows) * (self.design.features(net.width) + per_row)
         return total
+
+    def blocks(self) -> float:
+        """Return the bytes of the moment blocks that are kept, each counted once."""
+        sizes: dict[Hashable, int] = {}
+        measures = {c.measure: family.member("measures", c.measure).NEEDS for c in self.comparisons}
+        for group in _together(c for c in self.comparisons if "moments" in measures[c.measure]):
+            sizes |= scoring.blocks(group, self.columns, self.split_rows(group[0].split), self.design.classes)
+        return float(sum(sizes.values()))
 
 
 # What a study asks for ----------------------------------------------------------------------------------

@@ -190,6 +190,7 @@ class Joint:
             all, and n_eff is known of the other groups only. Left out, all groups are sources and targets.
         precision: of the moments, see `Moments`.
         tell: is told of every pass over the rows: "features" (moments) or "scores", the rows done, all rows.
+        collect: returns the moments of every cell, such as stored ones; left out, one pass over the rows does.
 
     `kept` is for what is computed once and shared by all pairs of the joint.
     """
@@ -200,6 +201,7 @@ class Joint:
     sources: tuple[str, ...] | None = None
     precision: str = "float64"
     tell: Tell = field(default=silent, repr=False)
+    collect: "Callable[[Joint], list[Moments]] | None" = field(default=None, repr=False)
     kept: dict = field(default_factory=dict, repr=False)
 
     def __post_init__(self):
@@ -234,11 +236,17 @@ class Joint:
 
     @cached_property
     def cells(self) -> list[Moments]:
-        """The joint moments of every cell, in one pass over the rows.
+        """The joint moments of every cell.
 
         Raises:
             DataError: at a value that is not finite, naming its group, row and column.
         """
+        sums = self._in_one_pass() if self.collect is None else self.collect(self)
+        if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
+            raise DataError("features are too large to square; divide them by a constant, such as their largest.")
+        return sums
+
+    def _in_one_pass(self) -> list[Moments]:
         sums: list[Moments] = []
         for given, start in self.batches():
             pieces = given
@@ -253,11 +261,9 @@ class Joint:
                 try:
                     moments.update(*some)
                 except DataError:
-                    self._check(given, start)
+                    self.check(given, start)
                     raise
             self.tell("features", start + len(cell), len(self.split.cell))
-        if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
-            raise DataError("features are too large to square; divide them by a constant, such as their largest.")
         return sums
 
     def batches(
@@ -327,7 +333,7 @@ class Joint:
         """The first group that is only a target: the labels' columns lie before it."""
         return self.order[self._sources] if self._sources < len(self.order) else None
 
-    def _check(self, pieces: Sequence[Shaped[Tensor, "batch _"]], start: int) -> None:
+    def check(self, pieces: Sequence[Shaped[Tensor, "batch _"]], start: int) -> None:
         """Raise a DataError that names the first value of a batch that is not finite."""
         pieces = [piece for k, piece in enumerate(pieces) if self.labels is None or k != self._sources]
         for name, rows in zip(self.order, pieces, strict=True):

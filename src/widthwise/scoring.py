@@ -1,24 +1,28 @@
 """Comparisons of networks in a store: their rows, their joint moments, their scores under keys."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from widthwise import family, features
+from widthwise import family, features, moment_blocks
 from widthwise.columns import Concatenation
 from widthwise.config import Run, digest
 from widthwise.design import Comparison, Net
 from widthwise.measures.base import Score
+from widthwise.moment_blocks import Bundle
 from widthwise.pairs import Joint, Pair, Part, Split, held_out, k_fold
 from widthwise.samples import Samples
 from widthwise.store import Store, save_tensors
 from widthwise.training import Interrupted
 
 SPLITS_VERSION = 1
+CELLS = {"validation": 15, "unseen": 15, "test": 5, "probe": 6}  # of each split
 Name = Callable[[Net, str], str]  # of a network's "features" or "logits" among the groups of a joint
 
 
@@ -159,26 +163,56 @@ def _probe_rows(trained: Tensor, reserve: Tensor, test: Tensor, ids: Tensor) -> 
 
 
 def _joint(comparisons: Sequence[Comparison], runs: Mapping[Net, Run], samples: Samples, store: Store) -> Joint:
-    split, trained = comparisons[0].split, comparisons[0].trained
-    rows, cells = split_rows(split, samples)
+    rows, split = split_rows(comparisons[0].split, samples)
     groups: dict[str, Concatenation] = {}
+    content: dict[str, tuple[str, ...]] = {}
     for net, of in _groups(comparisons):
-        entries = features.find(store, runs[net], _snapshot(trained))
+        entries = features.find(store, runs[net], _snapshot(comparisons[0].trained))
         assert entries is not None
         parts = [entries[part].tensors("features")[of] for part in features.PARTS]
         groups[group(net, of)] = Concatenation([torch.cat(parts)[rows]])
-    labels = torch.cat([samples.labels, samples.test_labels])[rows]
-    return Joint(groups, cells, labels)
+        content[group(net, of)] = (of, *(next(iter(entries[part].files.values())) for part in features.PARTS))
+    joint = Joint(groups, split, torch.cat([samples.labels, samples.test_labels])[rows])
+    if moment_blocks.kept(len(rows), sum(map(len, joint.columns.values())) + joint.classes, split.cells):
+        together = bundles(comparisons, lambda net, of: groups[group(net, of)].columns)
+        names = [tuple(group(*member) for member in members) for members in together]
+        stored = [Bundle(own, tuple(content[name] for name in own)) for own in names]
+        joint.collect = partial(moment_blocks.collect, bundles=stored, rows=digest(rows.tolist(), 24), store=store)
+    return joint
 
 
-def _groups(comparisons: Sequence[Comparison]) -> list[tuple[Net, str]]:
-    wanted: dict[tuple[Net, str], None] = {}
-    for c in comparisons:
-        wanted.update({(net, "features"): None for net in c.source})
-        wanted.update({(net, c.of): None for net in c.target})
-        if "logits" in family.member("measures", c.measure).NEEDS:
-            wanted.update({(net, "logits"): None for net in c.source})
-    return list(wanted)
+def bundles(comparisons: Iterable[Comparison], columns: Callable[[Net, str], int]) -> list[list[tuple[Net, str]]]:
+    """Return networks and "features" or "logits" whose moments lie in the same blocks, in the order of a joint."""
+    found: dict[Any, list[tuple[Net, str]]] = {}
+    for net, of in _groups(comparisons):
+        place = moment_blocks.place((of, net.width), net.seed, columns(net, of))
+        found.setdefault(place, []).append((net, of))
+    return list(found.values())
+
+
+def blocks(
+    comparisons: Sequence[Comparison], columns: Callable[[Net, str], int], rows: int, classes: int
+) -> dict[Hashable, int]:
+    """Return the bytes of every moment block that is kept of one pass over so many rows, by what it is of."""
+    split, trained, cells = comparisons[0].split, comparisons[0].trained, CELLS[comparisons[0].split]
+    found = [
+        (", ".join(group(*member) for member in members), sum(columns(*member) for member in members))
+        for members in bundles(comparisons, columns)
+    ]
+    if not moment_blocks.kept(rows, sum(p for _, p in found) + classes, cells):
+        return {}
+    pairs = combinations_with_replacement([*found, ("labels", classes)], 2)
+    return {(split, trained, a, b): moment_blocks.size(p, q, cells) // (1 + (a == b)) for (a, p), (b, q) in pairs}
+
+
+def _groups(comparisons: Iterable[Comparison]) -> list[tuple[Net, str]]:
+    """Return the networks whose features, or logits, take part: in one order, whatever is compared."""
+    wanted: set[tuple[Net, str]] = set()
+    for measure, source, target, of in {(c.measure, c.source, c.target, c.of) for c in comparisons}:
+        wanted |= {(net, "features") for net in source} | {(net, of) for net in target}
+        if "logits" in family.member("measures", measure).NEEDS:
+            wanted |= {(net, "logits") for net in source}
+    return sorted(wanted, key=lambda found: (found[1], -found[0].width, found[0].seed))
 
 
 def _snapshot(trained: bool) -> str:

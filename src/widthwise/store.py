@@ -103,6 +103,19 @@ class Store:
         """Store tensors under a key as one safetensors file named after its kind."""
         return self.make(kind, key, lambda folder: save_tensors(folder / f"{kind}.safetensors", tensors), facts)
 
+    def clear(self, kind: str) -> tuple[int, int]:
+        """Delete all results of a kind, each whole or not at all; return how many they were, and their bytes."""
+        count = size = 0
+        for key in self.keys(kind):
+            path = self.root / kind / key
+            aside = self.root / "partial" / f"{kind}-{key}-{secrets.token_hex(4)}"
+            with self.lock(f"{kind}-{key}"), writing(self.root), contextlib.suppress(FileNotFoundError):
+                aside.parent.mkdir(exist_ok=True)
+                path.rename(aside)  # What is half deleted in its own place would be taken for damaged.
+                count, size = count + 1, size + sum(file.stat().st_size for file in aside.iterdir())
+                shutil.rmtree(aside)
+        return count, size
+
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock of one job."""

@@ -297,3 +297,17 @@ def test_a_damaged_file_is_refused(how, seed, tmp_path):
     damage(tmp_path / "moments", how)
     with pytest.raises(DataError, match=r"moments does not hold moments \(.+\); write them again with save"):
         Moments.load(tmp_path / "moments")
+
+
+@pytest.mark.parametrize("columns", [1, 6, 300])
+def test_moments_of_known_sums_are_those_that_gave_them_and_go_on(columns, seed):
+    random = np.random.default_rng(seed)
+    rows = rows_with_means(random, columns=columns)
+    first = of(rows[:150])
+    c = torch.from_numpy(rows[:150]) - first.shift
+    powers = torch.stack([(c**k).sum(0) for k in (2, 3, 4)])
+    vectors = {"shift": first.shift, "total": c.sum(0), "powers": powers, "low": first.low, "high": first.high}
+    made = Moments.of(150, c.T @ c, **vectors)
+    check(made, rows[:150])
+    made.update(torch.from_numpy(rows[150:]))
+    check(made, rows)

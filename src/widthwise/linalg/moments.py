@@ -245,6 +245,15 @@ class Moments:
             raise DataError(f"{path} does not hold moments ({error}); write them again with save.") from error
         return loaded
 
+    @classmethod
+    def of(cls, n: int, second: Float[Tensor, "columns columns"], **sums: Shaped[Tensor, "*_ columns"]) -> "Moments":
+        """Return the moments of n rows whose sums are known: shift, total, powers (2nd to 4th), low, high, second."""
+        made = cls(len(second), sums["shift"], device=second.device)
+        made.n, made._total, made._powers = n, sums["total"], sums["powers"]
+        made.low, made.high = sums["low"], sums["high"]
+        made._pack(second)
+        return made
+
     # Inside -----------------------------------------------------------------------------------------------
 
     @property
