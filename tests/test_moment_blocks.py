@@ -221,5 +221,5 @@ def test_bundles_are_consecutive_networks_and_those_added_later_leave_them_alone
 def test_blocks_are_kept_where_reading_pays_and_the_disk_allows():
     assert kept(rows=15 * 256, columns=100, cells=15)
     assert not kept(rows=15 * 256 - 1, columns=100, cells=15)
-    assert kept(rows=50_000, columns=251 * 32 + 4 * 512, cells=15)  # the paper's narrowest against its wide ones
-    assert not kept(rows=50_000, columns=12_000, cells=15)
+    assert kept(rows=50_000, columns=16 * 128 + 4 * 512, cells=15)  # the paper's networks of 1/4 against its wide ones
+    assert not kept(rows=50_000, columns=251 * 32 + 4 * 512, cells=15)

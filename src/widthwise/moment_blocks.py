@@ -21,10 +21,8 @@ from widthwise.store import Store
 KIND = "moments"
 VERSION = 1
 COLUMNS = 128  # of a bundle: products of more are no faster, and those of less are many files
-CELL = (
-    256  # rows of a cell: of fewer, sums are made as quickly as they are read (docs/log/2026-11-25-moment-blocks.txt)
-)
-LARGEST = 8e9  # bytes of one joint's blocks: of more, none is kept
+CELL = 256  # rows of a cell: of fewer, sums are made as quickly as they are read (docs/log)
+LARGEST = 2e9  # bytes of one joint's blocks: of more, none is kept
 HEIGHT = 128  # rows of products that are made at once of a bundle with itself, of which only half are kept
 
 Numbers = tuple[int, int]  # of the two bundles of a block: the same one twice, or the first before the second
