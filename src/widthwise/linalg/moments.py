@@ -141,6 +141,16 @@ class Moments:
         dense = dense if to_a is None else dense[to_a]
         return dense if to_b is None else dense[:, to_b]
 
+    def times(self, V: Float[Tensor, "crossed some"]) -> Float[Tensor, "crossed some"]:
+        """Return the sum of (z - shift)(z - shift)' over the crossed columns, times V: without making the matrix."""
+        self._flush()
+        product = torch.zeros_like(V)
+        for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
+            square = block[:, : self.crossed - start]
+            product[start:stop].addmm_(square, V[start:])
+            product[stop:].addmm_(square[:, stop - start :].T, V[start:stop])
+        return product
+
     @property
     def mean(self) -> Float[Tensor, " columns"]:
         """The mean of every column."""
