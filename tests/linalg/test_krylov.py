@@ -221,6 +221,6 @@ def test_penalties_that_ask_for_ranks_are_refused(design, monkeypatch):
     fit, _, source, target = design
     monkeypatch.setattr(krylov, "FROM", 0)
     with pytest.raises(
-        UsageError, match=r"a penalty of 0 asks for the ranks of \d+ features.*pass penalties= of 1e-10"
+        UsageError, match=r"a penalty of 0 asks for the ranks of \d+ features.*pass penalties= of 1e-09"
     ):
         ridge.fit(fit, source, target, smallest=0.0)

@@ -22,7 +22,7 @@ BLOCKS = 8  # that a space has at least, where that is no more than half of the 
 TOLERANCE = 1e-4  # of a target's variance: a certificate above it is worth a warning
 ROUNDING = 1e-14  # of S: a direction below it is not there
 SETTLED = 1e-13  # a residual, relatively, below which no block is added
-PROBES, STEPS = 8, 100  # random vectors and Lanczos steps for degrees of freedom
+PROBES, STEPS = 8, 60  # random vectors and Lanczos steps for degrees of freedom
 
 Times = Callable[[Float[Tensor, "size some"]], Float[Tensor, "size some"]]
 

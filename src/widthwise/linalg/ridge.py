@@ -113,8 +113,7 @@ def fit(
     rank = moments.n - int((own.counts > 0).sum())
     C = second_about(moments, own, own.means, source, target)[live] * factors[:, None]
     if len(live) > krylov.FROM:
-        _check(smallest, len(live))
-        form = krylov.reduce(_times(moments, own, own.means, source[live], factors), C, smallest * scale, rank)
+        form = _approximate(_times(moments, own, own.means, source[live], factors), C, smallest, scale, rank)
     else:
         form = _form(second, smallest * scale if smallest >= SMALLEST else 0.0, rank)
     projected = form.rotate(C)
@@ -133,12 +132,17 @@ def _times(
     return lambda V: second_times(moments, own, means, columns, V * f).mul_(f)
 
 
-def _check(smallest: float, size: int) -> None:
-    if smallest < SMALLEST:
+def _approximate(
+    times: krylov.Times, C: Float[Tensor, "live targets"], smallest: float, scale: float, rank: int
+) -> krylov.Krylov:
+    """Return S in a Krylov space of C, if that serves the smallest relative penalty."""
+    form = krylov.reduce(times, C, smallest * scale, rank) if smallest >= SMALLEST else None
+    if form is None or not form.inner.positive(smallest * scale):
         raise UsageError(
-            f"a penalty of {smallest:g} asks for the ranks of {size} features, which are known of {krylov.FROM} at "
-            f"most; pass penalties= of {SMALLEST:g} and above, or fewer features."
+            f"a penalty of {smallest:g} asks for the ranks of {len(C)} features, which are known of {krylov.FROM} at "
+            f"most; pass penalties= of {10 * SMALLEST:g} and above, or fewer features."
         )
+    return form
 
 
 def _form(second: Callable[[], Tensor], smallest: float, rank: int) -> banded.Banded | spectral.Spectral:
