@@ -290,7 +290,7 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
     )
 
 
-def _certified(certificate: krylov.Certificate | None, supported: Bool[Tensor, " targets"]) -> dict[str, float | None]:
+def _certified(certificate: krylov.Certificate | None, supported: Bool[Tensor, " targets"]) -> dict[str, Any]:
     if certificate is None or not bool(supported.any()):
         return {}
     return {
