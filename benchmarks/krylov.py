@@ -33,7 +33,7 @@ def joint(folders: list[Path]) -> Joint:
     """Return the narrow features of every folder side by side, and the wide ones of the first."""
     rows = np.r_[:FIT, FIRST : FIRST + HELD]
     narrow = [np.load(folder / "narrow.npy", mmap_mode="r")[rows] for folder in folders]
-    groups = {"source": concatenate(narrow), "target": concatenate([np.load(folders[0] / "wide.npy")[rows]])}
+    groups = {"source": concatenate(*narrow), "target": concatenate(np.load(folders[0] / "wide.npy")[rows])}
     split = held_out("test", torch.arange(FIT), FIT + torch.arange(HELD), nested=False)
     return Joint(groups, split, None, ("source",))
 
