@@ -1,6 +1,6 @@
 """Features of real trained networks, for the other benchmarks: 128 narrow MLPs (width 64) and one wide (width 512).
 
-    python benchmarks/features.py DATA OUT
+    python benchmarks/features.py DATA OUT [SEED]        # 0 if left out; other networks with another
 
 Three hidden ReLU layers on CIFAR-10 shrunk to 8 x 8 (192 inputs), a few epochs of Adam, all narrow ones in batched
 products. Writes OUT/narrow.npy (60,000 x 8,192 float32) and OUT/wide.npy (60,000 x 512): the 50,000 training rows,
@@ -22,12 +22,12 @@ from widthwise.data.base import normalise
 EPOCHS, BATCH, RATE = 4, 250, 2e-3
 
 
-def main(root: Path, out: Path) -> None:
+def main(root: Path, out: Path, seed: int = 0) -> None:
     data = cifar10.read(root)
     train, test = (shrunk(images) for images in (data.train, data.test))
     out.mkdir(parents=True, exist_ok=True)
     for name, members, width in (("wide", 1, 512), ("narrow", 128, 64)):
-        weights = fitted(train, data.train_labels, members, width)
+        weights = fitted(train, data.train_labels, members, width, seed)
         rows = [hidden(weights, x)[-1].transpose(0, 1).flatten(1) for x in torch.cat([train, test]).split(2000)]
         features = torch.cat(rows)
         right = torch.cat([logits(weights, x).argmax(2) for x in test.split(2000)], 1) == data.test_labels
@@ -42,9 +42,9 @@ def shrunk(images: Tensor) -> Tensor:
     return torch.cat(inputs).flatten(1)
 
 
-def fitted(X: Tensor, y: Tensor, members: int, width: int) -> list[Tensor]:
+def fitted(X: Tensor, y: Tensor, members: int, width: int, seed: int) -> list[Tensor]:
     """Return weights and biases of all members, layer by layer."""
-    random = torch.Generator().manual_seed(width)
+    random = torch.Generator().manual_seed(width + 1000 * seed)
     sizes = [X.shape[1], width, width, width, 10]
     weights = []
     for fan_in, fan_out in pairwise(sizes):
@@ -79,4 +79,4 @@ def logits(weights: list[Tensor], X: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -12,6 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.estimator import SpanRegressor
+from widthwise.linalg import krylov
 from widthwise.measures import span_error
 from widthwise.pairs import Joint, Pair, Part, Split, concatenate
 from widthwise.refit import dealt
@@ -39,6 +40,18 @@ def linear(random, n=400, p=12, levels=LEVELS) -> tuple[np.ndarray, np.ndarray, 
 
 
 # Truths --------------------------------------------------------------------------------------------------
+
+
+def test_more_features_than_are_fitted_exactly_are_fitted_as_far_as_it_says(random, monkeypatch):
+    X, Y, _ = linear(random, p=40)
+    exact = SpanRegressor(penalties=[1e-2]).fit(X, Y)
+    monkeypatch.setattr(krylov, "FROM", 30)
+    monkeypatch.setattr(krylov, "space", lambda size, targets, rank: size)
+    whole = SpanRegressor(penalties=[1e-2]).fit(X, Y)
+    assert np.allclose(whole.coef_, exact.coef_, rtol=1e-9, atol=1e-9)
+    monkeypatch.setattr(krylov, "space", lambda size, targets, rank: targets)
+    with pytest.warns(NumericsWarning, match="40 features are more than 30, so their fits are approximate"):
+        SpanRegressor(penalties=[1e-2]).fit(X, Y)
 
 
 def test_a_planted_map_is_found(random):

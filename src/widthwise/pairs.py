@@ -17,6 +17,7 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.columns import CHUNK, Concatenation, concatenate, lockstep
 from widthwise.errors import DataError, UsageError
+from widthwise.linalg import memory
 from widthwise.linalg.moments import Moments, merged
 
 BLOCKS = 50  # row blocks of the bootstrap
@@ -240,6 +241,7 @@ class Joint:
 
         Raises:
             DataError: at a value that is not finite, naming its group, row and column.
+            UsageError: if this machine has not the memory for them.
         """
         sums = self._in_one_pass() if self.collect is None else self.collect(self)
         if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
@@ -352,6 +354,7 @@ class Joint:
             shift[self.label_columns] = 0.0  # Classes' sums are read off as they are.
         crossed = self._source_width + self.classes
         powered = 0 if self.sources is None else crossed
+        memory.check(crossed, len(shift), self.split.cells)
         kind = {"crossed": crossed, "powered": powered, "precision": self.precision}
         return [Moments(len(shift), shift, **kind) for _ in range(self.split.cells)]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.columns import CHUNK
 from widthwise.errors import DataError, NumericsWarning
-from widthwise.linalg import ridge
+from widthwise.linalg import krylov, ridge
 from widthwise.linalg.moments import Moments, merged
 from widthwise.linalg.penalty_path import Optimum
 from widthwise.regression import Options, choose, optimum
@@ -88,10 +88,12 @@ def solve(cells: Sequence[Moments], features: int, options: Options) -> Solution
     best, error = held_out.best(), held_out.error()
     _warn(best, held_out.squares > 0)
     # Principal directions, which smallest=0 asks for, serve as many penalties as there are targets at once.
-    fit = ridge.fit(everything, source, target, standardize=options.standardize, smallest=0.0)
+    smallest = 0.0 if features <= krylov.FROM else float(held_out.penalties[0])
+    fit = ridge.fit(everything, source, target, standardize=options.standardize, smallest=smallest)
     finite, own = best.penalty.isfinite(), _scale(fit, everything, options)
     absolute = torch.where(finite, best.penalty * held_out.scale, torch.inf)
     penalty = torch.where(finite, absolute / (own or 1.0), torch.inf)
+    _certify(fit, penalty, everything)
     W, mean = fit.weights(penalty, torch.arange(len(target))), everything.mean
     return Solution(W.T, mean[target] - mean[source] @ W, best.penalty, absolute, error)
 
@@ -152,6 +154,18 @@ def _scale(fit: ridge.Ridge, moments: Moments, options: Options) -> float:
     if not options.standardize or not len(fit.live):
         return fit.scale
     return fit.scale * moments.n / float(moments.centred_squares[fit.live[0]])
+
+
+def _certify(fit: ridge.Ridge, penalty: Float[Tensor, " targets"], moments: Moments) -> None:
+    """Warn where weights are not exact, to a tolerance."""
+    certificate = fit.certificate(penalty, torch.arange(len(penalty)))
+    if certificate is None:
+        return
+    squares = moments.centred_squares[-len(penalty) :]
+    excess = float((certificate.excess * moments.n / torch.where(squares > 0, squares, torch.inf)).amax())
+    if excess > krylov.TOLERANCE:
+        told = krylov.told(float(certificate.residual.amax()), excess, len(fit.live))
+        warnings.warn(told, NumericsWarning, stacklevel=5)
 
 
 def _warn(best: Optimum, varies: Tensor) -> None:

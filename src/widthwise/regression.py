@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import UsageError
-from widthwise.linalg import penalty_path, ridge
+from widthwise.linalg import krylov, penalty_path, ridge
 from widthwise.linalg import strata as centring
 from widthwise.linalg.moments import Moments
 from widthwise.pairs import Joint
@@ -188,6 +188,20 @@ class Regression:
         """Return the effective degrees of freedom, averaged over parts and some of the chosen targets."""
         each = [self._degrees(f, o)[of] for f, o in zip(self.fits, choice.optima, strict=True)]
         return float(torch.stack(each).mean()) if bool(of.any()) else float("nan")
+
+    def certificate(self, targets: Int[Tensor, " chosen"], choice: Choice) -> krylov.Certificate | None:
+        """Return how far the chosen targets' fits may be from exact, the worst over parts; None where all are exact.
+
+        At the grid points nearest to the chosen penalties; the excess is in variances of the target.
+        """
+        nodes = torch.cat([self.penalties, torch.tensor([torch.inf], dtype=torch.float64)])
+        each = [f.certificate(nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
+        known = [certificate for certificate in each if certificate is not None]
+        if not known:
+            return None
+        residual, excess = (torch.stack([getattr(c, name) for c in known]).amax(0) for name in ("residual", "excess"))
+        variance = self._scale[targets] / int((self.joint.split.block >= 0).sum())
+        return krylov.Certificate(residual, excess / variance)
 
     def block_sums(
         self, targets: Int[Tensor, " chosen"], choice: Choice

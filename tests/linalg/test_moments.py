@@ -43,6 +43,16 @@ def test_they_are_the_sums_of_the_rows_whatever_their_mean(size, seed):
     check(of(rows), rows)
 
 
+@pytest.mark.parametrize(("columns", "crossed"), [(5, 5), (9, 4), (300, 290), (2, 0)])
+def test_their_product_with_a_matrix_is_that_of_the_sums(columns, crossed, seed):
+    random = np.random.default_rng(seed)
+    moments = Moments(columns, crossed=crossed)
+    moments.update(torch.from_numpy(rows_with_means(random, columns=columns)))
+    V = torch.from_numpy(random.normal(size=(crossed, 3)))
+    truth = moments.second[:, :crossed] @ V
+    assert torch.allclose(moments.times(V), truth, rtol=0, atol=1e-12 * float(truth.abs().max()) if crossed else 0)
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     cuts=st.lists(st.integers(0, 60), max_size=5),

@@ -15,7 +15,7 @@ import reference_span as reference
 from widthwise import arrays, pairs, regression
 from widthwise.columns import concatenate
 from widthwise.errors import DataError, NumericsWarning, UsageError
-from widthwise.linalg import penalty_path, ridge
+from widthwise.linalg import krylov, penalty_path, ridge
 from widthwise.linalg import strata as centring
 from widthwise.measures.span_error import span_error
 
@@ -574,6 +574,47 @@ def test_an_optimum_on_the_edge_that_no_wider_grid_would_move_is_not(random):
         assert span_error(X, X[:, :5]).on_edge == 0
         assert span_error(np.hstack([X, random.normal(size=(600, 20))]), X).on_edge == 0
         assert span_error(X, X + random.normal(size=(600, 20))).on_edge == 0
+
+
+def many(random) -> tuple[np.ndarray, np.ndarray]:
+    """Return features that a Krylov space has only some dimensions for, 48 of 120, and targets."""
+    return plain(random, n=900, p=120)
+
+
+def test_many_features_are_fitted_approximately_and_say_how_far_they_may_be_off(random, monkeypatch):
+    X, Y = many(random)
+    exact = quiet(X, Y)
+    assert (exact.residual, exact.excess) == (None, None)
+    monkeypatch.setattr(krylov, "FROM", 100)
+    monkeypatch.setattr(krylov, "TOLERANCE", 0.0)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        found = span_error(X, Y)
+    told = next(str(warning.message) for warning in heard if "approximate" in str(warning.message))
+    assert told.startswith("120 features are more than 100, so their fits are approximate")
+    assert f"up to {found.excess:.1e} of a target's variance above the least (relative residual" in told
+    assert 0 < found.residual < 1e-2
+    assert found.excess > 0
+    assert off(found.per_feature, exact.per_feature) < 0.3
+    assert found.df == pytest.approx(exact.df, abs=5 * 0.5 * exact.df**0.5)
+
+
+def test_many_features_at_large_penalties_are_fitted_exactly(random, monkeypatch):
+    X, Y = many(random)
+    exact = quiet(X, Y, penalties=[3.0, 10.0])
+    monkeypatch.setattr(krylov, "FROM", 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NumericsWarning)
+        warnings.filterwarnings("ignore", message=".*grid's edge")
+        found = span_error(X, Y, penalties=[3.0, 10.0])
+    assert found.excess < 1e-8
+    assert off(found.path, exact.path) < 1e-6
+
+
+def test_many_features_without_a_penalty_are_refused(random, monkeypatch):
+    monkeypatch.setattr(krylov, "FROM", 100)
+    with pytest.raises(UsageError, match=r"a penalty of 0 asks for the ranks of 120 features.*known of 100 at most"):
+        span_error(*many(random), penalties=[0.0, 1.0])
 
 
 def test_rows_too_few_for_any_supported_feature_are_warned_of(random):

@@ -130,6 +130,16 @@ class Moments:
         dense = torch.empty(len(rows), len(columns), dtype=torch.float64, device=self.device)
         return half_square.taken(self._blocks, rows, columns, dense)
 
+    def times(self, V: Float[Tensor, "crossed some"]) -> Float[Tensor, "crossed some"]:
+        """Return the sum of (z - shift)(z - shift)' over the crossed columns, times V: without making the matrix."""
+        self._flush()
+        product = torch.zeros_like(V)
+        for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
+            square = block[:, : self.crossed - start]
+            product[start:stop].addmm_(square, V[start:])
+            product[stop:].addmm_(square[:, stop - start :].T, V[start:stop])
+        return product
+
     @property
     def mean(self) -> Float[Tensor, " columns"]:
         """The mean of every column."""

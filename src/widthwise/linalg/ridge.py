@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from widthwise.linalg import banded, spectral, triangular
+from widthwise.errors import UsageError
+from widthwise.linalg import banded, krylov, spectral, triangular
 from widthwise.linalg.moments import Moments
-from widthwise.linalg.strata import second_about, squares_about, strata, varying
+from widthwise.linalg.strata import Strata, second_about, second_times, squares_about, strata, varying
 
 STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
@@ -33,7 +34,7 @@ class Ridge:
     scale: float  # trace of the centred source's second moments / live columns: what penalties are relative to
     p_live: int
     means: Float[Tensor, "strata columns"]  # of all columns of the moments
-    form: banded.Banded | spectral.Spectral
+    form: banded.Banded | spectral.Spectral | krylov.Krylov
     live: Int[Tensor, " live"]  # which source columns, in falling order of their squares
     factors: Float[Tensor, " live"]  # of standardisation
     columns: int  # of the source
@@ -56,6 +57,18 @@ class Ridge:
         if bool(finite.any()) and len(self.live):
             found[finite] = self.form.degrees(self.absolute(penalty[finite])).to(found.device)
         return found
+
+    def certificate(
+        self, penalty: Float[Tensor, " chosen"], targets: Int[Tensor, " chosen"]
+    ) -> krylov.Certificate | None:
+        """Return how far some targets' weights, each at its own relative penalty, may be from exact; None: they are."""
+        if not isinstance(self.form, krylov.Krylov):
+            return None
+        C, finite, shift = self.projected[:, targets], penalty.isfinite(), self.absolute(penalty)
+        residual, excess = torch.zeros(2, len(targets), dtype=C.dtype, device=C.device)
+        residual[finite] = self.form.residuals(C[:, finite], shift[finite])
+        excess[finite] = residual[finite].square() / shift[finite] / self.n
+        return krylov.Certificate(residual / C.norm(dim=0).clamp_min(1e-300), excess)
 
     def absolute(self, penalty: Float[Tensor, " penalties"]) -> Float[Tensor, " penalties"]:
         """Return relative penalties as what is added to S."""
@@ -81,6 +94,9 @@ def fit(
             the largest, so that a rare feature's noise is not blown up.
         smallest: the smallest relative penalty that will be asked for. From 1e-10 on the fit is several times
             faster; below it, and at 0, the solution is that of least norm.
+
+    Raises:
+        UsageError: for a penalty below 1e-10 with more than 16,000 live columns.
     """
     own = strata(moments, labels)
     squares = squares_about(moments, own, own.means, source)
@@ -94,10 +110,38 @@ def fit(
 
     scale = float((squares[live] * factors.square()).sum()) / max(len(live), 1)
     rank = moments.n - int((own.counts > 0).sum())
-    form = _form(second, smallest * scale if smallest >= SMALLEST else 0.0, rank)
-    C = second_about(moments, own, own.means, source[live], target)
-    projected = form.rotate(C * factors[:, None])
+    C = second_about(moments, own, own.means, source[live], target) * factors[:, None]
+    if len(live) > krylov.FROM:
+        form = _approximate(_times(moments, own, own.means, source[live], factors), C, smallest, scale, rank)
+    else:
+        form = _form(second, smallest * scale if smallest >= SMALLEST else 0.0, rank)
+    projected = form.rotate(C)
     return Ridge(moments.n, scale, len(live), own.means, form, live, factors, len(source), projected)
+
+
+def _times(
+    moments: Moments,
+    own: Strata,
+    means: Float[Tensor, "strata columns"],
+    columns: Int[Tensor, " live"],
+    factors: Float[Tensor, " live"],
+) -> krylov.Times:
+    """Return what multiplies with the second moments of columns, each times its factor."""
+    f = factors[:, None]
+    return lambda V: second_times(moments, own, means, columns, V * f).mul_(f)
+
+
+def _approximate(
+    times: krylov.Times, C: Float[Tensor, "live targets"], smallest: float, scale: float, rank: int
+) -> krylov.Krylov:
+    """Return S in a Krylov space of C, if that serves the smallest relative penalty."""
+    form = krylov.reduce(times, C, smallest * scale, rank) if smallest >= SMALLEST else None
+    if form is None or not form.inner.positive(smallest * scale):
+        raise UsageError(
+            f"a penalty of {smallest:g} asks for the ranks of {len(C)} features, which are known of {krylov.FROM} at "
+            f"most; pass penalties= of {10 * SMALLEST:g} and above, or fewer features."
+        )
+    return form
 
 
 def _form(second: Callable[[], Tensor], smallest: float, rank: int) -> banded.Banded | spectral.Spectral:
@@ -198,14 +242,21 @@ def held_out(
             its triangle, 10/3 p^3; for few every weight is turned back, 2 p^2.
     """
     own, live, f = strata(moments, labels), fit.live, fit.factors
-    root, jitter = triangular.root(
-        lambda: second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
-    )
     cross = second_about(moments, own, fit.means, source[live], target) * f[:, None]
+    space = fit.form if isinstance(fit.form, krylov.Krylov) else None  # of a space alone: it is all that weights can be
+    turned = space is not None or 10 / 3 * len(live) < 2 * penalties * len(target)
+
+    def second() -> Tensor:
+        if space is not None:
+            return space.within(_times(moments, own, fit.means, source[live], f))
+        return second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
+
+    root, jitter = triangular.root(second)
+    if space is not None:
+        cross = space.basis.T @ cross
     cross = torch.linalg.solve_triangular(root.T, cross, upper=False)
     squares = squares_about(moments, own, fit.means, target)
     rest = squares - cross.square().sum(0)
-    turned = 10 / 3 * len(live) < 2 * penalties * len(target)
     if turned:
         root = fit.form.rotate_right(root)
         weights, both = root.shape[1], torch.cat([root, cross], 1)

@@ -55,6 +55,21 @@ def second_about(
     return products.addmm_(left.T, right)
 
 
+def second_times(
+    moments: Moments,
+    own: Strata,
+    means: Float[Tensor, "strata columns"],
+    columns: Int[Tensor, " chosen"],
+    V: Float[Tensor, "chosen some"],
+) -> Float[Tensor, "chosen some"]:
+    """Return `second_about` of columns with themselves, times V: without making that matrix."""
+    M, s = means[:, columns], own.sums[:, columns]
+    spread = V.new_zeros(moments.crossed, V.shape[1]).index_copy_(0, columns.to(V.device), V)
+    left = torch.cat([M, s, M * own.counts[:, None]])
+    right = torch.cat([-s, -M, M])
+    return moments.times(spread)[columns].addmm_(left.T, right @ V)
+
+
 def squares_about(
     moments: Moments, own: Strata, means: Float[Tensor, "strata columns"], columns: Int[Tensor, " chosen"]
 ) -> Float[Tensor, " chosen"]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from widthwise import arrays, seeds
 from widthwise.errors import DataError, NumericsWarning
-from widthwise.linalg import intervals, limits
+from widthwise.linalg import intervals, krylov, limits
 from widthwise.measures.base import Score
 from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair
 from widthwise.regression import Options, Regression, given
@@ -44,6 +44,9 @@ class SpanError:
         constant, unsupported, outlying: counts; outlying are supported features with e_j > 5.
         rows, rows_fit: rows scored, and rows of one fit. p, p_live: source features, and those that vary.
         df: effective degrees of freedom of the fit, mean over supported features.
+        residual, excess: of sources with more than 16,000 features, which are fitted in a Krylov space; the worst
+            over supported features at their penalties, None for exact fits. The residual |c - (S + penalty) w| / |c|;
+            and the most by which the fit's own penalised error can lie above the least, in variances of the feature.
         within_class: the mean with class means partialled out (with labels only).
         extrapolated: F(n/4), F(n/2), F(n) and both limits (with `extrapolate` only).
         path: per-feature errors of each given penalty, in the order given.
@@ -70,6 +73,8 @@ class SpanError:
     p_live: int
     df: float
     on_edge: int = 0
+    residual: float | None = None
+    excess: float | None = None
     within_class: float | None = None
     extrapolated: dict[str, float | None] | None = None
     path: tuple[tuple[float, ...], ...] | None = None
@@ -277,11 +282,21 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
         p_live=int((~joint.moments(joint.split.fit_cells, regression.source, crossed=0).constant).sum()),
         df=regression.degrees(choice, supported),
         on_edge=choice.on_edge(supported),
+        **_certified(regression.certificate(place, choice), supported),
         extrapolated=_extrapolated(pair, options, supported) if extrapolate else None,
         path=tuple(map(tuple, torch.where(undefined, torch.nan, regression.path()[:, place]).tolist())),
         split=joint.split.name,
         blocks=blocks,
     )
+
+
+def _certified(certificate: krylov.Certificate | None, supported: Bool[Tensor, " targets"]) -> dict[str, Any]:
+    if certificate is None or not bool(supported.any()):
+        return {}
+    return {
+        "residual": float(certificate.residual[supported].max()),
+        "excess": float(certificate.excess[supported].max()),
+    }
 
 
 def _filled(joint: Joint) -> int:
@@ -344,6 +359,8 @@ def _warn(result: SpanError) -> None:
             f"the best penalty of {result.on_edge} target features is on the grid's edge; pass penalties= with a "
             "wider grid."
         )
+    if result.excess is not None and result.residual is not None and result.excess > krylov.TOLERANCE:
+        told.append(krylov.told(result.residual, result.excess, result.p_live))
     if math.isnan(result.mean):
         told.append(
             f"none of {len(result.per_feature)} target features varies on {SUPPORT_ROWS:.0f} or more of "
