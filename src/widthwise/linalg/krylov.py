@@ -113,7 +113,7 @@ def reduce(times: Times, C: Float[Tensor, "size columns"], smallest: float, rank
         smallest: the smallest shift that will be asked for.
         rank: that S has at most.
     """
-    most = min(space(*C.shape, rank), rank)
+    most = min(space(len(C), C.shape[1], rank), rank)
     V, T, beyond = _grown(times, C, smallest, most, min(rank, len(C)))
     inner = banded.reduce(T, overwrite=True)
     outward = inner.rotate(beyond)
