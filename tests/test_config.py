@@ -256,6 +256,8 @@ def test_a_base_of_4_at_width_1_4_is_the_textbook_network():
         {"network": {"kind": "mlp", "hidden": 256, "depth": 2}},
         {"data": {"reserve": 0.1, "root": "/elsewhere"}},
         {"training": {"epochs": 30, "momentum": 0.9}},
+        {"training": {"shared_batches": False, "init": "independent"}},
+        {"training": {"init_scale": "kept"}},
         {"data": {"kind": "digits"}},
     ],
 )
@@ -270,6 +272,7 @@ def test_what_changes_no_number_changes_no_key(same):
         {"network": {"kind": "mlp", "depth": 3}},
         {"training": {"epochs": 31}},
         {"training": {"augment": False}},
+        {"training": {"shared_batches": True}},
         {"data": {"rows": 1437}},
         {"data": {"reserve": 0}},
         {"data": {"label_noise": 0.1}},
