@@ -51,7 +51,9 @@ class Descent:
     @torch.no_grad()
     def step(self, rate: Float[Tensor, " members"], momentum: float, decay: Float[Tensor, " members"]) -> None:
         """Update every member by the gradients that the way back has left in the parameters."""
-        torch._foreach_copy_(self.parts, [weight.grad for weight in self.named.values()])
+        for part, weight in zip(self.parts, self.named.values(), strict=True):
+            assert weight.grad is not None
+            part.copy_(weight.grad)
         self.velocities.mul_(momentum).add_(self.gradients).add_(self.weights * decay[:, None])
         self.weights.sub_(self.velocities * rate[:, None])
 

@@ -111,7 +111,9 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, dy: Tensor, *_: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
         """Return dx = scale (dy - mean dy - z mean(z dy)), z = (x - mean) / deviation; dweight = sum z dy."""
         x, mean, var, deviation, scale = ctx.saved_tensors
         channels = len(mean)

@@ -53,7 +53,7 @@ def keep(network: nn.Module, places: Sequence[int]) -> None:
     """Let a fleet go on with some of its members only."""
     for module in network.modules():
         if hasattr(module, "members"):
-            module.members = len(places)
+            module.members = len(places)  # pyright: ignore[reportArgumentType]
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data[list(places)]
         tensor.grad = None
