@@ -227,15 +227,15 @@ def test_the_schema_is_json_and_knows_every_key():
 @pytest.mark.parametrize(
     ("given", "key"),
     [
-        ({}, "resnet18-w1_4-s3-ab2e83c8"),
-        ({"network": {"kind": "mlp", "hidden": 64}, "width": "1", "seed": 0}, "mlp-w1-s0-5d1cc21d"),
+        ({}, "resnet18-w1_4-s3-266c43ed"),
+        ({"network": {"kind": "mlp", "hidden": 64}, "width": "1", "seed": 0}, "mlp-w1-s0-a349dee9"),
         (
             {"network": {"kind": "vgg16", "dropout": 0.2}, "width": "1/16", "data": {"kind": "cifar10"}},
-            "vgg16-w1_16-s3-8d2ffbba",
+            "vgg16-w1_16-s3-fdd13404",
         ),
         (
             {"training": {"epochs": 300, "schedule": "steps"}, "data": {"rows": 1000, "label_noise": 0.2}},
-            "resnet18-w1_4-s3-b2b965ef",
+            "resnet18-w1_4-s3-59110712",
         ),
     ],
 )
@@ -256,6 +256,8 @@ def test_a_base_of_4_at_width_1_4_is_the_textbook_network():
         {"network": {"kind": "mlp", "hidden": 256, "depth": 2}},
         {"data": {"reserve": 0.1, "root": "/elsewhere"}},
         {"training": {"epochs": 30, "momentum": 0.9}},
+        {"training": {"shared_batches": False, "init": "independent"}},
+        {"training": {"init_scale": "kept"}},
         {"data": {"kind": "digits"}},
     ],
 )
@@ -270,6 +272,7 @@ def test_what_changes_no_number_changes_no_key(same):
         {"network": {"kind": "mlp", "depth": 3}},
         {"training": {"epochs": 31}},
         {"training": {"augment": False}},
+        {"training": {"shared_batches": True}},
         {"data": {"rows": 1437}},
         {"data": {"reserve": 0}},
         {"data": {"label_noise": 0.1}},

@@ -7,6 +7,7 @@ import torch
 
 from small import run, samples
 from widthwise import fleet
+from widthwise.config import Network
 from widthwise.store import Store
 from widthwise.training import Interrupted
 
@@ -70,7 +71,8 @@ def test_fleets_hold_equal_architectures_of_at_most_the_tables_size():
     wide = [dataclasses.replace(run(seed, hidden=512)) for seed in range(3)]
     cut = fleet.groups(narrow + wide)
     assert sum(map(len, cut)) == 43
-    assert max(map(len, cut)) <= 16
+    assert max(map(len, cut)) <= fleet.form(narrow[0]).size
+    assert [len(group) for group in fleet.groups(narrow, processes=3)] == [13, 13, 14]
     assert all(len({r.width for r in group}) == 1 for group in cut)
     assert [len(group) for group in cut if group[0].width == 1] == [1, 1, 1]
 
@@ -96,3 +98,40 @@ def test_a_damaged_checkpoint_is_said_and_its_training_starts_again(tmp_path, ca
         fleet.train_fleet([r], samples(), store)
     assert "damaged" in caplog.text
     assert store.get("runs", r.key) is not None
+
+
+def test_a_grid_of_rates_and_decays_is_a_fleet(tmp_path):
+    grid = [
+        dataclasses.replace(r, training=r.training.model_copy(update={"rate": rate, "weight_decay": decay}))
+        for r in (run(0), run(1))
+        for rate in (0.1, 0.05)
+        for decay in (0.0, 1e-3)
+    ]
+    assert [len(group) for group in fleet.groups(grid)] == [8]
+    store, alone = Store(tmp_path / "grid"), Store(tmp_path / "alone")
+    fleet.train_fleet(grid, samples(), store)
+    fleet.train_fleet(grid[2:3], samples(), alone)
+    assert equal(final(store, grid[2]), final(alone, grid[2]))
+    assert len({final(store, r)[1][-1]["train_loss"] for r in grid}) == 8
+
+
+def test_a_run_that_diverges_is_told_and_kept_as_one_and_the_others_are_as_without_it(tmp_path, caplog):
+    wild = dataclasses.replace(run(0), training=run(0).training.model_copy(update={"rate": 1e30}))
+    store, without = Store(tmp_path / "a"), Store(tmp_path / "b")
+    with caplog.at_level(logging.WARNING, "widthwise"):
+        fleet.train_fleet([wild, run(1), run(2)], samples(), store)
+    fleet.train_fleet([run(1), run(2)], samples(), without)
+    assert f"{wild.key} has diverged in epoch" in caplog.text
+    assert store.get("runs", wild.key).facts["diverged"] is True
+    assert store.get("runs", run(1).key).facts["diverged"] is False
+    assert all(equal(final(store, run(k)), final(without, run(k))) for k in (1, 2))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_form_is_a_function_of_the_run_and_the_kind_of_device(device):
+    for kind in ("resnet18", "vgg16", "mlp"):
+        made = dataclasses.replace(run(), network=Network(kind=kind), width=Fraction(1, 16))
+        found = fleet.form(made, device)
+        assert found == fleet.form(dataclasses.replace(made, seed=9), device)
+        assert (found.size > 1) == found.together
+        assert (found.autocast is not None) == (device == "cuda" and kind != "mlp")

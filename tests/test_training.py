@@ -131,3 +131,72 @@ def test_no_epochs_leave_the_initial_weights(seed):
     network = fleet([seed])
     before = begin(network).weights
     assert same(trained([seed], Training(epochs=0)).weights, before)
+
+
+def test_members_may_have_rates_and_decays_of_their_own(seed):
+    """Each then trains as in a fleet whose members all have its rate and decay."""
+    base = Training(epochs=2, rate=0.1, batch_size=32)
+    grid = [base.model_copy(update={"rate": r, "weight_decay": d}) for r, d in ((0.1, 0.0), (0.03, 0.01))]
+    together = trained([seed, seed + 1], grid)
+    for k, training in enumerate(grid):
+        alike = trained([seed, seed + 1], training)
+        assert same(unstack(together.weights, k), unstack(alike.weights, k))
+        assert together.histories[k][-1]["rate"] == alike.histories[k][-1]["rate"]
+
+
+@pytest.mark.parametrize("poisoned", [[1], [0, 2], [0, 1, 2]], ids=str)
+def test_members_that_diverge_leave_and_the_others_end_bit_for_bit_as_without_them(seed, poisoned):
+    training, members = Training(epochs=3, rate=0.1, batch_size=32), [seed, seed + 1, seed + 2]
+    clean = trained(members, training)
+    network = fleet(members)
+    start = begin(network)
+    for k in poisoned:
+        start.weights["head.bias"][k] = torch.nan
+    seen = []
+    events = Events(progress=lambda step, steps: seen.append(network.members))
+    end = train(network, members, samples(0), training, start, events)
+    for k in range(3):
+        if k in poisoned:
+            assert [epoch.get("diverged") for epoch in end.histories[k]] == [True]
+            assert end.weights["head.bias"][k].isnan().all()
+        else:
+            assert same(unstack(end.weights, k), unstack(clean.weights, k))
+            assert [e["train_loss"] for e in end.histories[k]] == [e["train_loss"] for e in clean.histories[k]]
+    assert seen[-1] == max(2, 3 - len(poisoned)) or len(seen) == 5
+
+
+def test_a_rate_that_is_too_high_diverges_and_says_so(seed):
+    base = Training(epochs=4, rate=0.1, batch_size=32)
+    end = trained([seed, seed + 1], [base.model_copy(update={"rate": 1e30}), base])
+    assert end.histories[0][-1]["diverged"] is True
+    assert len(end.histories[1]) == 4
+
+
+def test_a_resumed_training_goes_on_without_those_that_had_diverged(seed):
+    training, members = Training(epochs=3, rate=0.1, batch_size=32), [seed, seed + 1, seed + 2]
+    kept, steps = [], iter(range(1, 100))
+    events = Events(save=lambda s: kept.append(dataclasses.replace(s)), stopping=lambda: next(steps) == 7)
+    network = fleet(members)
+    start = begin(network)
+    start.weights["head.bias"][0] = torch.nan
+    with pytest.raises(Interrupted):
+        train(network, members, samples(0), training, start, events)
+    resumed = train(fleet(members), members, samples(0), training, kept[0])
+    clean = trained(members, training)
+    assert len(resumed.histories[0]) == 1
+    assert all(same(unstack(resumed.weights, k), unstack(clean.weights, k)) for k in (1, 2))
+
+
+def test_shared_batches_are_one_order_and_augmentation_for_all(seed):
+    """Members of one start and different seeds then stay equal, and do not otherwise."""
+    for shared in (True, False):
+        training = Training(epochs=2, rate=0.1, batch_size=32, augment=True, shared_batches=shared)
+        network = fleet([seed, seed])
+        end = train(network, [seed, seed + 1], samples(0), training, begin(network))
+        assert same(unstack(end.weights, 0), unstack(end.weights, 1)) is shared
+
+
+def test_bits_with_shared_batches_do_not_depend_on_companions(seed):
+    training = Training(epochs=2, rate=0.1, batch_size=32, augment=True, shared_batches=True)
+    pair, five = trained([seed, seed + 1], training), trained([seed + 4, seed + 2, seed, seed + 3, seed + 1], training)
+    assert same(unstack(pair.weights, 0), unstack(five.weights, 2))

@@ -20,7 +20,7 @@ from pydantic.json_schema import WithJsonSchema
 from widthwise import family, study_file
 from widthwise.errors import UsageError, nearest
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 DATA_VERSION = 1
 DATA_IN_KEY = {"rows", "test_rows", "reserve", "label_noise"}
 
@@ -89,7 +89,10 @@ class Training(_Strict):
     """How every network is trained: SGD with momentum; the paper's schedule is `steps`.
 
     `steps` divides the rate by 10 at 1/2 and 3/4 of the epochs; `one_cycle` rises linearly over the first
-    30 % and falls to zero along a cosine. `augment` left out means the data set's own default.
+    30 % and falls to zero along a cosine. `augment` left out means the data set's own default. With
+    `shared_batches` all networks see one order and augmentation of the samples, whatever their seeds. With
+    `init: slice_of_wide` narrow networks start as disjoint slices of wide ones, in the scale they have there or
+    adapted to their own, smaller fan-in (`init_scale`).
     """
 
     epochs: Annotated[int, Field(ge=0)] = 30
@@ -99,6 +102,9 @@ class Training(_Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     schedule: Literal["one_cycle", "steps", "constant"] = "one_cycle"
     augment: bool | None = None
+    shared_batches: bool = False
+    init: Literal["independent", "slice_of_wide"] = "independent"
+    init_scale: Literal["kept", "adapted"] = "adapted"
 
 
 class Choice(_WithOptions):
@@ -169,6 +175,11 @@ class Run:
         """The factor on the textbook network's widths: base times width."""
         return self.network.base * self.width
 
+    @property
+    def slices(self) -> int:
+        """How many slices of a wide network's initial weights it is one of; 0 if it draws its own."""
+        return int(1 / self.width) if self.training.init == "slice_of_wide" and self.width < 1 else 0
+
     def canonical(self) -> dict[str, Any]:
         """Return what the key hashes: resolved widths, the data's checksum, what differs from defaults."""
         member = family.member("networks", self.network.kind)
@@ -179,9 +190,16 @@ class Run:
         return {
             "data": {"checksum": self.data_checksum, "version": DATA_VERSION, **data},
             "network": {"kind": self.network.kind, "widths": widths, "version": member.VERSION, **options},
-            "training": {"version": TRAINING_VERSION, **self.training.model_dump(exclude_defaults=True)},
+            "training": {"version": TRAINING_VERSION, **self._training(member)},
             "seed": self.seed,
         }
+
+    def _training(self, member: Any) -> dict[str, Any]:
+        """Return how it is trained, without what changes nothing; of a slice, of which widths it is one too."""
+        if self.slices:
+            wide = [int(w) for w in member.widths(self.network.base, **self.network.options)]
+            return {**self.training.model_dump(exclude_defaults=True), "wide": wide}
+        return self.training.model_dump(exclude_defaults=True, exclude={"init", "init_scale"})
 
     @property
     def key(self) -> str:
@@ -337,7 +355,10 @@ def _width_problems(raw: Mapping[str, Any]) -> list[str]:
         if _known_width(key) not in [width for width in widths if width != 1]:
             narrow = ", ".join(str(w) for w in widths if w != 1) or "none"
             found.append(f"concatenations.{key}: not one of the narrow widths: {narrow}.")
+    sliced = "slice_of_wide" in str(raw.get("training"))
     for width in widths:
+        if sliced and width.numerator != 1:
+            found.append(f"widths: {width} is no slice of a wide network: slice_of_wide takes 1/2, 1/3, ...")
         if width > 1:
             found.append(f"widths: a width is in (0, 1], not {width}; make the base network wider with network.base.")
             continue

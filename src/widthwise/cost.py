@@ -187,7 +187,7 @@ class _Planner:
         self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
 
     def plan(self) -> Plan:
-        fleets = fleet.groups(self.lacking, self.begun)
+        fleets = fleet.groups(self.lacking, self.begun, self.device, self.processes)
         left = [self.training_seconds(runs) for runs in fleets]
         by_width: dict[Fraction, float] = {}
         for runs, seconds in zip(fleets, left, strict=True):

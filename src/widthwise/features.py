@@ -50,7 +50,7 @@ def extract(
     Raises:
         DataError: if a network's features are not finite: its training diverged.
     """
-    for group in groups([run for run in runs if find(store, run, snapshot) is None]):
+    for group in groups([run for run in runs if find(store, run, snapshot) is None], device=device):
         network = build(group, samples, device)
         weights = _weights(store, group, snapshot, samples)
         companions = [weights[0]] if network.members > len(weights) else []

@@ -11,18 +11,20 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from widthwise import family, seeds
-from widthwise.config import Run, digest
-from widthwise.layers import initialise, stack, unstack
+from widthwise import family
+from widthwise.config import Run, Training, digest
+from widthwise.layers import stack, unstack
 from widthwise.networks import base as networks
 from widthwise.samples import Samples
+from widthwise.starts import start
 from widthwise.store import Entry, Store, save_tensors
-from widthwise.training import Events, State, begin, steps_of, train
+from widthwise.training import Events, State, begin, diverged, steps_of, train
 
 log = logging.getLogger("widthwise")
 CHECKPOINT = "checkpoint.safetensors"
@@ -30,45 +32,81 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class Form:
-    """How a run is computed: in fleets of two or more, or alone; and the autocast dtype, if any."""
+    """How a run is computed.
 
-    together: bool
-    size: int  # members of a fleet, at most
+    Attributes:
+        kind: "alone", one network at a time, thin convolutions folded; "grouped", convolutions of a fleet as one
+            of groups; "batched", matrix products of a fleet as one batched product.
+        size: members of a fleet, at most.
+        autocast: its dtype, if any.
+    """
+
+    kind: Literal["alone", "grouped", "batched"]
+    size: int
     autocast: torch.dtype | None = None
 
+    @property
+    def together(self) -> bool:
+        """Whether networks train in fleets of two or more."""
+        return self.kind != "alone"
 
-# (narrowest hidden width below which, members of a fleet at most); wider networks train alone. Measured on two
-# cores with AVX2, docs/fleets.md: ResNet-18 of 8, 4, 2 channels alone 287, 413, 797 net-images/s, together 368 to
-# 392, 732 to 781, 1,342.
-TOGETHER_BELOW = {
-    "resnet18": ((8, 8), (16, 4)),
-    "vgg16": ((8, 8), (16, 4)),
-    "mlp": ((257, 16),),
+
+ALONE = Form("alone", 1)
+
+# (narrowest hidden width below which, form); wider networks train alone. Measured with AVX2: docs/fleets.md.
+TABLE = {
+    "cpu": {
+        "resnet18": ((3, Form("grouped", 8)),),
+        "mlp": ((65, Form("batched", 64)), (257, Form("batched", 16))),
+    },
+    "cuda": {
+        "resnet18": ((17, Form("grouped", 64)),),
+        "vgg16": ((17, Form("grouped", 64)),),
+        "mlp": ((257, Form("batched", 64)),),
+    },
 }
-OTHERWISE = ((8, 8),)
+OTHERWISE = ((8, Form("grouped", 8)),)  # networks of a user's own
 HALF_ON_CUDA = ("resnet18", "vgg16")
 
 
 def form(run: Run, device: str = "cpu") -> Form:
     """Return the form of a run: from its architecture and its narrowest layer, and the kind of device."""
+    kind = "cuda" if device.startswith("cuda") else "cpu"
     narrowest = min(family.member("networks", run.network.kind).widths(run.scale, **run.network.options))
-    rules = TOGETHER_BELOW.get(run.network.kind, OTHERWISE)
-    size = next((size for below, size in rules if narrowest < below), 1)
-    half = device.startswith("cuda") and run.network.kind in HALF_ON_CUDA
-    return Form(size > 1, size, torch.bfloat16 if half else None)
+    found = next((form for below, form in _rules(kind, run.network.kind) if narrowest < below), ALONE)
+    half = kind == "cuda" and run.network.kind in HALF_ON_CUDA
+    return replace(found, autocast=torch.bfloat16) if half else found
 
 
-def groups(runs: Sequence[Run], steps: Mapping[str, int] | None = None) -> list[list[Run]]:
-    """Return runs cut into fleets: equal but for their seeds, at equal steps, of the size in the table."""
+def groups(
+    runs: Sequence[Run], steps: Mapping[str, int] | None = None, device: str = "cpu", processes: int = 1
+) -> list[list[Run]]:
+    """Return runs cut into fleets: equal but for seed, rate and weight decay, at equal steps.
+
+    They are of the table's size, or smaller where some of the processes would have none.
+    """
     alike: dict[tuple, list[Run]] = {}
     for run in runs:
-        alike.setdefault((digest(replace(run, seed=0).canonical()), (steps or {}).get(run.key, 0)), []).append(run)
+        alike.setdefault((_shared(run), (steps or {}).get(run.key, 0)), []).append(run)
     cut = []
     for members in alike.values():
-        size = form(members[0]).size
-        pieces = -(-len(members) // size)
+        size = form(members[0], device).size
+        pieces = max(-(-len(members) // size), min(processes, len(members) // 2))
         cut += [members[k * len(members) // pieces : (k + 1) * len(members) // pieces] for k in range(pieces)]
     return cut
+
+
+def _rules(device: str, kind: str) -> tuple[tuple[int, Form], ...]:
+    if kind in TABLE["cpu"] or kind in TABLE["cuda"]:
+        return TABLE[device].get(kind, ())
+    return OTHERWISE
+
+
+def _shared(run: Run) -> str:
+    """Return what the members of a fleet have in common."""
+    free = Training()
+    training = run.training.model_copy(update={"rate": free.rate, "weight_decay": free.weight_decay})
+    return digest(replace(run, seed=0, training=training).canonical(), 16)
 
 
 def build(runs: Sequence[Run], samples: Samples, device: str = "cpu") -> networks.Network:
@@ -81,7 +119,7 @@ def build(runs: Sequence[Run], samples: Samples, device: str = "cpu") -> network
     network = networks.build(
         first.network.kind, samples.shape, samples.classes, first.scale, len(members), **first.network.options
     )
-    initialise(network, [seeds.stream(run.seed, "init") for run in members])
+    start(network, members, samples.shape, samples.classes)
     return network.to(device)
 
 
@@ -101,7 +139,7 @@ def train_fleet(
     stopping: Callable[[], bool] = lambda: False,
     save_every: float = 60.0,
 ) -> None:
-    """Train runs that are equal but for their seeds, from their checkpoints if they have any, into the store.
+    """Train runs that may differ in seed, rate and weight decay, from checkpoints if there are any, into the store.
 
     Raises:
         training.Interrupted: if `stopping()`; a checkpoint has been written.
@@ -110,7 +148,7 @@ def train_fleet(
         for key in sorted(run.key for run in runs):
             held.enter_context(store.lock(f"training-{key}"))
         missing = [run for run in runs if store.get("runs", run.key) is None]
-        for piece in groups(missing, {key: found.step for key, found in checkpoints(store).items()}):
+        for piece in groups(missing, {key: found.step for key, found in checkpoints(store).items()}, device):
             _train_piece(piece, samples, store, device, progress, stopping, save_every)
 
 
@@ -134,8 +172,8 @@ def _train_piece(
         save_every=save_every,
     )
     state = _resumed(network, members, checkpoints(store)) or begin(network)
-    autocast = form(runs[0], device).autocast
-    state = train(network, [run.seed for run in members], samples, runs[0].training, state, events, autocast=autocast)
+    trainings, autocast = [run.training for run in members], form(runs[0], device).autocast
+    state = train(network, [run.seed for run in members], samples, trainings, state, events, autocast=autocast)
     for k, (run, initial) in enumerate(zip(runs, initial_weights(runs, samples), strict=True)):
         _finish(store, run, initial, unstack(state.weights, k), state.histories[k], samples)
     shutil.rmtree(folder, ignore_errors=True)
@@ -250,7 +288,16 @@ def _finish(
             shutil.copyfile(path, folder / path.name)
         (folder / "history.json").write_text(json.dumps(history, indent=1))
 
-    entry = store.make("runs", run.key, write, {**run.describe(), **_sizes(run, samples)})
+    facts = {**run.describe(), **_sizes(run, samples), "diverged": diverged(history)}
+    entry = store.make("runs", run.key, write, facts)
+    if facts["diverged"]:
+        log.warning(
+            "%s has diverged in epoch %d: its loss or weights are no longer finite. It was left there, and no other "
+            "network knows of it; a smaller training.rate than %g may help.",
+            run.key,
+            len(history),
+            run.training.rate,
+        )
     shutil.rmtree(snapshots, ignore_errors=True)
     return entry
 

@@ -22,6 +22,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from widthwise import folding
+
 
 def initialise(network: nn.Module, generators: Sequence[Generator]) -> None:
     """Draw member k's parameters from `generators[k]` alone, in the order of named_parameters.
@@ -40,6 +42,21 @@ def give_streams(network: nn.Module, generators: Sequence[Generator]) -> None:
     for layer in network.modules():
         if isinstance(layer, Dropout):
             layer.generators = list(generators)
+
+
+def draws(network: nn.Module) -> bool:
+    """Return whether a network draws masks in training, so that it needs `give_streams`."""
+    return any(isinstance(layer, Dropout) and layer.p > 0 for layer in network.modules())
+
+
+def keep(network: nn.Module, places: Sequence[int]) -> None:
+    """Let a fleet go on with some of its members only."""
+    for module in network.modules():
+        if hasattr(module, "members"):
+            module.members = len(places)  # pyright: ignore[reportArgumentType]
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data[list(places)]
+        tensor.grad = None
 
 
 def stack(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -93,9 +110,15 @@ class Linear(Layer):
     def forward(self, x: Float[Tensor, "m batch inputs"]) -> Float[Tensor, "m batch outputs"]:
         """Return x weight^T + bias of every member."""
         weight, bias = self.weight, self.bias
-        outputs, inputs = (_missing(n, 32, self.members) for n in weight.shape[1:])
+        outputs, inputs = (0, 0) if self._aligned(x) else (-n % 32 for n in weight.shape[1:])
         x, weight, bias = _fill(x, inputs), _fill(weight, inputs, outputs), _fill(bias, outputs)
         return _fill(torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)), -outputs)
+
+    def _aligned(self, x: Tensor) -> bool:
+        """Return whether every member's matrices begin where a vector does; a fleet of one has nothing to share."""
+        lanes = 64 // x.element_size()
+        begin = (x.stride(0), self.weight.stride(0), self.bias.stride(0), x.shape[1] * self.weight.shape[1])
+        return self.members == 1 or all(number % lanes == 0 for number in begin)
 
 
 class Conv2d(Layer):
@@ -115,13 +138,14 @@ class Conv2d(Layer):
 
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
         """Return every member's convolution of its own channels."""
-        weight, bias, stride = self.weight, self.bias, self.stride
+        weight, bias = self.weight, self.bias
+        if self.members == 1:
+            return folding.convolve(x, weight[0], None if bias is None else bias[0], self.stride, self.padding)
+        stride = self.stride
         if stride > 1 and weight.shape[-1] == 1 and self.padding == 0:
-            # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
-            # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
-            x, stride = x[:, :, ::stride, ::stride], 1
+            x, stride = x[:, :, ::stride, ::stride], 1  # see folding.convolve
         # oneDNN takes three members of one channel for one coloured picture, in another kernel: make it four.
-        extra = 1 if self.members > 1 and x.shape[1] == 3 else 0
+        extra = 1 if x.shape[1] == 3 else 0
         x, weight = _fill(x, 0, 0, extra), _fill(weight, 0, 0, 0, 0, extra)
         bias = None if bias is None else _fill(bias, 0, extra).flatten()
         y = F.conv2d(x, weight.flatten(0, 1), bias, stride, self.padding, groups=self.members + extra)
@@ -153,18 +177,29 @@ class BatchNorm2d(Layer):
 
     def forward(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h w"]:
         """Return (x - mean) / sqrt(var + eps) * weight + bias; mean and var the batch's when training."""
+        if self.training:
+            self.num_batches_tracked += 1
+        if self.members == 1:
+            mine = (self.running_mean[0], self.running_var[0], self.weight[0], self.bias[0])
+            return folding.batch_norm(x, *mine, self.training, self.momentum, self.eps)
         lanes = 64 // x.element_size()  # of the widest vector
-        extra = _missing(x.shape[1], lanes, self.members) if self.training else 0
+        extra = -x.shape[1] % lanes if self.training else 0
         mean, var = _fill(self.running_mean.view(-1), extra), _fill(self.running_var.view(-1), extra)
         weight, bias = _fill(self.weight.flatten(), extra), _fill(self.bias.flatten(), extra)
         x = _fill(x, 0, 0, extra)
         y = F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
-        if self.training:
-            self.num_batches_tracked += 1
         if extra:  # otherwise mean and var are views of the buffers, which have been updated
             self.running_mean.copy_(mean[:-extra].view_as(self.running_mean))
             self.running_var.copy_(var[:-extra].view_as(self.running_var))
         return _fill(y, 0, 0, -extra)
+
+
+class ReLU(nn.Module):
+    """max(x, 0), in place where that is free: of a view, such as a folded layer gives, the way back would copy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the positive part; `x` may be overwritten."""
+        return F.relu(x, inplace=not x._is_view())
 
 
 class Dropout(nn.Module):
@@ -192,11 +227,6 @@ class Dropout(nn.Module):
             [torch.empty(x.shape[1:], dtype=torch.float32).bernoulli_(keep, generator=g) for g in self.generators]
         )
         return x * masks.to(x.device, x.dtype) / keep
-
-
-def _missing(n: int, multiple: int, members: int) -> int:
-    """Return how many are missing from n to a multiple; none in a fleet of one, where all lies as it lies."""
-    return -n % multiple if members > 1 else 0
 
 
 def _fill(x: Tensor, *extra: int) -> Tensor:

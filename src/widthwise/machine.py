@@ -76,7 +76,7 @@ def step_seconds(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device
 
 
 def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device: str) -> float:
-    samples = _random_samples(runs[0], shape, batch * STEPS)
+    samples = random_samples(runs[0], shape, batch * STEPS)
     network = fleet.build(runs, samples, device)
     training = runs[0].training.model_copy(update={"epochs": 1, "batch_size": batch})
     ends = [time.perf_counter()]
@@ -94,7 +94,8 @@ def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device:
     return min(after - before for before, after in pairwise(ends[1:]))  # the first warms up
 
 
-def _random_samples(run: Run, shape: tuple[int, ...], rows: int) -> Samples:
+def random_samples(run: Run, shape: tuple[int, ...], rows: int) -> Samples:
+    """Return random images of a run's data set."""
     member = family.member("data", run.data.kind)
     images = torch.randint(0, 256, (rows, *shape), dtype=torch.uint8, generator=stream(0, "probe"))
     labels, ids = torch.arange(rows) % member.CLASSES, torch.arange(rows)

@@ -12,7 +12,8 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.config import Training
 from widthwise.data.base import crop_and_flip, normalise
-from widthwise.layers import give_streams, unstack
+from widthwise.descent import Descent
+from widthwise.layers import draws, give_streams, keep, unstack
 from widthwise.networks.base import Network
 from widthwise.samples import Samples
 
@@ -70,6 +71,11 @@ def rate_at(training: Training, step: int, steps: int) -> float:
     return training.rate * 0.5 * (1 + math.cos(math.pi * (step - rising + 1) / (steps - rising + 1)))
 
 
+def diverged(history: Sequence[Mapping[str, float]]) -> bool:
+    """Return whether a member's training ended early, its loss or weights no longer finite."""
+    return bool(history) and bool(history[-1].get("diverged", False))
+
+
 def begin(network: Network) -> State:
     """Return the state before the first step."""
     parameters = dict(network.named_parameters())
@@ -86,7 +92,7 @@ def train(
     network: Network,
     member_seeds: Sequence[int],
     samples: Samples,
-    training: Training,
+    training: Training | Sequence[Training],
     state: State,
     events: Events = Events(),
     *,
@@ -95,12 +101,17 @@ def train(
     """Train a fleet from a state to the end and return its last state.
 
     Member k's order, augmentation and dropout come from streams named by its seed, the epoch and the step: a
-    training that is resumed at any step goes on as if it had never stopped.
+    training that is resumed at any step goes on as if it had never stopped. A member whose loss is not finite at an
+    epoch's end has diverged: it leaves the fleet with the weights it has, its history ends there and says so.
+
+    Args:
+        training: of all members, or one for each; they may differ in rate and weight decay only.
 
     Raises:
         Interrupted: if `events.stopping()`; the state has been saved.
     """
-    return _Loop(network, member_seeds, samples, training, state, events, autocast).run()
+    trainings = [training] * network.members if isinstance(training, Training) else training
+    return _Loop(network, member_seeds, samples, trainings, state, events, autocast).run()
 
 
 class _Loop:
@@ -111,22 +122,25 @@ class _Loop:
         network: Network,
         member_seeds: Sequence[int],
         samples: Samples,
-        training: Training,
+        trainings: Sequence[Training],
         state: State,
         events: Events,
         autocast: torch.dtype | None,
     ):
         network.load_state_dict(state.weights)
-        self.network, self.member_seeds, self.samples = network, member_seeds, samples
-        self.training, self.state, self.events, self.autocast = training, state, events, autocast
+        self.network, self.samples, self.state = network, samples, state
+        self.events, self.autocast = events, autocast
+        self.training, self.trainings, self.member_seeds = trainings[0], list(trainings), list(member_seeds)
         self.device = next(network.parameters()).device
-        self.momentum = {name: t.to(self.device).clone() for name, t in state.momentum.items()}
         self.rows = samples.training_rows.to(self.device)
         self.labels = samples.training_labels.to(self.device)
-        self.augment = samples.augment if training.augment is None else training.augment
-        self.batch_size = min(training.batch_size, len(self.rows))
-        self.per_epoch, self.steps = steps_of(training, len(self.rows))
+        self.augment = samples.augment if self.training.augment is None else self.training.augment
+        self.batch_size = min(self.training.batch_size, len(self.rows))
+        self.per_epoch, self.steps = steps_of(self.training, len(self.rows))
         self.before, self.start, self.saved = state.seconds, time.monotonic(), time.monotonic()
+        self.places = list(range(network.members))  # whose networks the fleet has, of those it began with
+        self.gather(state.momentum)
+        self.leave()
 
     def run(self) -> State:
         """Train to the end."""
@@ -137,64 +151,103 @@ class _Loop:
                 if self.state.step % self.per_epoch == 0:
                     self.end_epoch()
                 self.save_at_times()
+                if all(map(diverged, self.state.histories)):
+                    return self.current()
         return self.current()
 
     def batches(self) -> Iterator[Int[Tensor, "members batch"]]:
-        """Yield the row numbers of what is left of an epoch, each member's in its own order."""
+        """Yield the row numbers of what is left of an epoch, each member's in its own order or all in one."""
         epoch, done = divmod(self.state.step, self.per_epoch)
-        streams = [seeds.stream(seed, "order", epoch) for seed in self.member_seeds]
+        streams = self.streams("order", epoch)
         order = torch.stack([torch.randperm(len(self.rows), generator=g) for g in streams])
         for k in range(done, self.per_epoch):
             yield order[:, k * self.batch_size : (k + 1) * self.batch_size].to(self.device)
 
+    def streams(self, name: str, number: int) -> list[torch.Generator]:
+        """Return the streams of samples: one for each member, or a single one for all."""
+        if self.training.shared_batches:
+            return [seeds.stream(0, "shared", name, number)]
+        return [seeds.stream(self.member_seeds[k], name, number) for k in self.places]
+
     def step(self, batch: Int[Tensor, "members batch"]) -> None:
         """Take one step of stochastic gradient descent in every member."""
         self.network.train()
-        inputs, targets = self.inputs(batch), self.labels[batch]
-        give_streams(self.network, [seeds.stream(s, "dropout", self.state.step) for s in self.member_seeds])
+        inputs, targets = self.inputs(batch), self.labels[batch].expand(len(self.places), -1)
+        if self.draws:
+            own = [self.member_seeds[k] for k in self.places]
+            give_streams(self.network, [seeds.stream(seed, "dropout", self.state.step) for seed in own])
         half = self.autocast or torch.bfloat16
         with torch.autocast(self.device.type, dtype=half, enabled=self.autocast is not None):
-            logits = self.network(inputs)  # (members, batch, classes)
+            logits = self.network(inputs.expand(len(self.places), *inputs.shape[1:]))  # (members, batch, classes)
         loss = _loss(logits, targets)  # (members,)
-        self.network.zero_grad(set_to_none=True)
+        self.descent.begin()
         loss.sum().backward()  # Each member's gradient is that of its own mean loss.
-        rate = rate_at(self.training, self.state.step, self.steps)
-        _descend(self.network, self.momentum, self.training, rate)
-        self.state.loss += loss.detach().cpu().to(torch.float64)
-        self.state.hits += (logits.detach().argmax(2) == targets).sum(1).cpu()
+        rates = [rate_at(self.trainings[k], self.state.step, self.steps) for k in self.places]
+        self.descent.step(self.decay.new_tensor(rates), self.training.momentum, self.decay)
+        self.loss += loss.detach()
+        self.hits += (logits.detach().argmax(2) == targets).sum(1)
         self.state.step += 1
 
     def inputs(self, batch: Int[Tensor, "members batch"]) -> Float[Tensor, "members batch ..."]:
-        """Return every member's samples, cropped and flipped from its own stream of the step."""
-        images = self.rows[batch]
+        """Return every member's samples, cropped and flipped from its own stream of the step; or one for all."""
+        images = self.rows.index_select(0, batch.flatten()).unflatten(0, batch.shape)
         if self.augment:
-            streams = [seeds.stream(s, "augment", self.state.step) for s in self.member_seeds]
-            images = torch.stack([crop_and_flip(own, g) for own, g in zip(images, streams, strict=True)])
+            moved = crop_and_flip(images.flatten(0, 1), self.streams("augment", self.state.step))
+            images = moved.unflatten(0, batch.shape)
         return normalise(images, self.samples.mean, self.samples.std)
+
+    def gather(self, momentum: Mapping[str, Tensor]) -> None:
+        """Lay the fleet's parameters out for the descent; `momentum` is that of its members."""
+        self.descent = Descent(self.network, momentum)
+        self.draws = draws(self.network)
+        self.decay = self.descent.weights.new_tensor([self.trainings[k].weight_decay for k in self.places])
+        self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))
+
+    def leave(self) -> None:
+        """Let members that have diverged leave the fleet; two stay, since one by itself uses other kernels."""
+        ended = [k for k in self.places if diverged(self.state.histories[k])]
+        company = ended[: max(0, 2 - len(self.places) + len(ended))]
+        stay = [k for k in self.places if k not in ended or k in company]
+        if len(stay) < len(self.places):
+            state = self.current()
+            keep(self.network, [self.places.index(k) for k in stay])
+            self.places = stay
+            self.gather({name: t[stay] for name, t in state.momentum.items()})
 
     def end_epoch(self) -> None:
         """Write down the epoch of every member; take the snapshots that its training accuracy calls for."""
-        state, tested = self.state, len(self.samples.test)
-        if state.step < self.steps:
+        tested = len(self.samples.test)
+        if self.state.step < self.steps:
             tested = min(WATCHED, tested)
-        accuracy = accuracies(self.network, self.samples, self.samples.test[:tested], self.samples.test_labels[:tested])
-        for k, history in enumerate(state.histories):
-            reached = max((epoch["train_accuracy"] for epoch in history), default=0.0)
-            history.append(
-                {
-                    "epoch": len(history) + 1,
-                    "rate": rate_at(self.training, state.step - 1, self.steps),
-                    "train_loss": float(state.loss[k]) / self.per_epoch,
-                    "train_accuracy": float(state.hits[k]) / (self.per_epoch * self.batch_size),
-                    "test_accuracy": float(accuracy[k]),
-                    "seconds": round(self.seconds, 3),
-                }
-            )
-            for share in SNAPSHOTS:
-                if reached < share <= history[-1]["train_accuracy"]:
-                    self.events.snapshot(k, f"at_{share}", unstack(self.network.state_dict(), k))
-        state.loss.zero_()
-        state.hits.zero_()
+        rows, labels = self.samples.test[:tested], self.samples.test_labels[:tested]
+        accuracy = accuracies(self.network, self.samples, rows, labels)
+        finite = (self.loss.isfinite() & self.descent.weights.isfinite().all(1)).tolist()
+        means = zip((self.loss / self.per_epoch).tolist(), (self.hits / self.per_epoch).tolist(), strict=True)
+        for n, (k, (loss, hits)) in enumerate(zip(self.places, means, strict=True)):
+            if not diverged(self.state.histories[k]):
+                self.write(n, k, loss, hits / self.batch_size, float(accuracy[n]), finite[n])
+        for sums in (self.loss, self.hits, self.state.loss, self.state.hits):
+            sums.zero_()
+        self.leave()
+
+    def write(self, n: int, k: int, loss: float, accuracy: float, test_accuracy: float, finite: bool) -> None:
+        """Write down the epoch of member k, the n-th in the fleet now, and take its snapshots."""
+        history = self.state.histories[k]
+        reached = max((epoch["train_accuracy"] for epoch in history), default=0.0)
+        history.append(
+            {
+                "epoch": len(history) + 1,
+                "rate": rate_at(self.trainings[k], self.state.step - 1, self.steps),
+                "train_loss": loss,
+                "train_accuracy": accuracy,
+                "test_accuracy": test_accuracy,
+                "seconds": round(self.seconds, 3),
+                **({} if finite else {"diverged": True}),
+            }
+        )
+        for share in SNAPSHOTS:
+            if finite and reached < share <= accuracy:
+                self.events.snapshot(k, f"at_{share}", unstack(self.network.state_dict(), n))
 
     def save_at_times(self) -> None:
         """Save the state every so often, and before stopping."""
@@ -207,15 +260,26 @@ class _Loop:
 
     def current(self) -> State:
         """Return the state as it is now, with weights and momentum copied out."""
-        self.state.weights = {name: t.detach().clone() for name, t in self.network.state_dict().items()}
-        self.state.momentum = {name: t.clone() for name, t in self.momentum.items()}
-        self.state.seconds = self.seconds
-        return self.state
+        state, places = self.state, self.places
+        state.weights = _laid_into(state.weights, self.network.state_dict(), places)
+        state.momentum = _laid_into(state.momentum, self.descent.velocity(), places)
+        state.loss[places], state.hits[places] = self.loss.cpu(), self.hits.cpu()
+        state.seconds = self.seconds
+        return state
 
     @property
     def seconds(self) -> float:
         """Seconds of this training, those before a restart among them."""
         return self.before + time.monotonic() - self.start
+
+
+def _laid_into(whole: Mapping[str, Tensor], parts: Mapping[str, Tensor], places: list[int]) -> dict[str, Tensor]:
+    """Return copies of tensors of all members, with the parts of some in their places."""
+    copies = {}
+    for name, part in parts.items():
+        copies[name] = whole[name].to(part.device, copy=True)
+        copies[name][places] = part.detach()
+    return copies
 
 
 def _loss(logits: Float[Tensor, "members batch classes"], targets: Int[Tensor, "members batch"]) -> Tensor:
@@ -239,17 +303,3 @@ def accuracies(
         logits = network(images.expand(network.members, *images.shape))
         hits += (logits.argmax(2).cpu() == labels[start : start + size]).sum(1)
     return hits / max(len(rows), 1)
-
-
-def _descend(network: Network, momentum: Mapping[str, Tensor], training: Training, rate: float) -> None:
-    """V <- momentum v + gradient + decay w, w <- w - rate v.
-
-    Every operation rounds by itself. A fused one rounds the end of a tensor, which does not fill a vector,
-    unlike the rest, and where a member ends depends on its companions.
-    """
-    with torch.no_grad():
-        for name, weight in network.named_parameters():
-            assert weight.grad is not None
-            velocity = momentum[name]
-            velocity.mul_(training.momentum).add_(weight.grad).add_(weight * training.weight_decay)
-            weight.sub_(velocity * rate)

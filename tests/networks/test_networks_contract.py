@@ -122,6 +122,21 @@ def test_the_loss_of_one_member_moves_no_other(kind, seed):
         assert not moved[2], name
 
 
+def test_a_member_that_is_not_a_number_changes_no_bit_of_the_others(kind, seed):
+    shape, scale = small(kind)
+    member_seeds, found = [seed, seed + 1, seed + 2], []
+    for poisoned in (False, True):
+        network = fleet(kind, shape, scale, member_seeds)
+        if poisoned:
+            for parameter in network.parameters():
+                parameter.data[1] = torch.nan
+        learn(network, *samples(shape, member_seeds, batch=8))
+        found.append([t[[0, 2]] for p in network.parameters() for t in (p.grad, p.detach())])
+        found[-1] += [buffer[[0, 2]] for buffer in network.buffers()]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(t.isfinite().all() for t in found[1])
+
+
 def test_one_step_changes_every_parameter(kind, seed):
     shape, scale = small(kind)
     member_seeds = range(seed, seed + 4)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -60,21 +60,28 @@ def checksum(dataset: Dataset) -> str:
 
 
 def crop_and_flip(
-    images: UInt8[Tensor, "batch channels h w"], generator: Generator, padding: int = 4
+    images: UInt8[Tensor, "batch channels h w"], generators: Generator | Sequence[Generator], padding: int = 4
 ) -> UInt8[Tensor, "batch channels h w"]:
     """Return every image moved by up to `padding` pixels each way, black coming in, and half mirrored.
 
-    Drawn from `generator` alone, for the whole batch at a time: row offsets, column offsets, flips.
+    Drawn from the generators alone, which have equal shares of the images, in their order; each draws for all its
+    images at a time: row offsets, column offsets, flips.
     """
     batch, channels, h, w = images.shape
-    offsets = [torch.randint(2 * padding + 1, (batch, 1), generator=generator) for _ in range(2)]
-    flip = torch.randint(2, (batch, 1), generator=generator).bool()
-    rows = offsets[0] + torch.arange(h)  # (batch, h)
-    columns = offsets[1] + torch.arange(w)  # (batch, w)
-    columns = torch.where(flip, columns.flip(1), columns)
+    generators = [generators] if isinstance(generators, Generator) else generators
+    drawn = [_offsets(batch // len(generators), padding, generator) for generator in generators]
+    down, right, flip = torch.cat(drawn, 1)[..., None]  # (batch, 1) each
+    rows = down + torch.arange(h)  # (batch, h)
+    columns = right + torch.arange(w)  # (batch, w)
+    columns = torch.where(flip.bool(), columns.flip(1), columns)
     pixels = rows[:, :, None] * (w + 2 * padding) + columns[:, None, :]  # (batch, h, w), in the padded image
     pixels = pixels.view(batch, 1, -1).expand(-1, channels, -1).to(images.device)
     return F.pad(images, (padding,) * 4).flatten(2).gather(2, pixels).view(images.shape)
+
+
+def _offsets(batch: int, padding: int, generator: Generator) -> Int[Tensor, "3 batch"]:
+    """Return row offsets, column offsets and flips of one generator's images."""
+    return torch.stack([torch.randint(end, (batch,), generator=generator) for end in (2 * padding + 1,) * 2 + (2,)])
 
 
 def normalise(

@@ -209,7 +209,7 @@ class _Session:
         wanted = self.runs(c for c in comparisons if c.trained).values()
         lacking = [run for run in wanted if self.store.get("runs", run.key) is None]
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
-        self.perform([Train(tuple(runs)) for runs in fleet.groups(lacking, steps)])
+        self.perform([Train(tuple(runs)) for runs in fleet.groups(lacking, steps, self.worker.device, self.count)])
 
     def extract(self, comparisons: Sequence[Comparison]) -> None:
         found: list[Extract] = []
@@ -217,7 +217,7 @@ class _Session:
             snapshot = "final" if trained else "initial"
             wanted = self.runs(c for c in comparisons if c.trained is trained).values()
             lacking = [run for run in wanted if features.find(self.store, run, snapshot) is None]
-            found += [Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking)]
+            found += [Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking, device=self.worker.device)]
         self.perform(found)
 
     def compare(self, comparisons: Sequence[Comparison]) -> dict[Comparison, Score]:

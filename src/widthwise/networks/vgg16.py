@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from widthwise.errors import UsageError
-from widthwise.layers import BatchNorm2d, Conv2d, Dropout, Linear, by_member, side_by_side
+from widthwise.layers import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, by_member, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
@@ -72,7 +72,7 @@ class VGG16(Network):
                 self.layers.append(Conv2d(members, channels, width, 3, padding=1))
                 if batch_norm:
                     self.layers.append(BatchNorm2d(members, width))
-                self.layers.append(nn.ReLU(inplace=True))
+                self.layers.append(ReLU())
                 channels = width
             self.layers.append(nn.MaxPool2d(2))
         self.dropout = Dropout(dropout)

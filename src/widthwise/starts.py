@@ -1,0 +1,51 @@
+"""Initial weights: drawn by every network for itself, or slices of a wide network's.
+
+With `slice_of_wide` the networks of width 1/n begin as the n disjoint slices of a wide network's initial weights,
+matched by features: network s is slice s mod n of the wide network with seed s // n. A slice has its own part of
+every layer's inputs and outputs, and all of the samples' inputs and classes. With one hidden layer and the scale kept,
+the n slices side by side *are* the wide start; a deeper wide network has, beside these blocks, the weights between
+them. Those weights are missing from a slice's sums, so that its activations shrink from layer to layer by sqrt(1/n):
+`adapted` multiplies each weight by sqrt(wide fan-in / narrow fan-in), which makes it He normal again; `kept` does not.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from widthwise import seeds
+from widthwise.config import Run
+from widthwise.layers import initialise
+from widthwise.networks import base as networks
+
+
+def start(network: networks.Network, runs: Sequence[Run], shape: tuple[int, ...], classes: int) -> None:
+    """Give a fleet on the CPU its initial weights, each member's from its own run alone.
+
+    Members are equal but for their seeds, rates and decays.
+    """
+    initialise(network, [seeds.stream(run.seed, "init") for run in runs])
+    if runs[0].slices:
+        with torch.no_grad():
+            for k, run in enumerate(runs):
+                own = {name: p[k] for name, p in network.named_parameters()}
+                _fill(own, _wide(run, shape, classes), run.seed % run.slices, adapted=run.training.init_scale != "kept")
+
+
+def _wide(run: Run, shape: tuple[int, ...], classes: int) -> dict[str, Tensor]:
+    """Return the initial weights of the wide network that a run is a slice of."""
+    network = networks.build(run.network.kind, shape, classes, run.network.base, **run.network.options)
+    initialise(network, [seeds.stream(run.seed // run.slices, "init")])
+    return {name: p.detach()[0] for name, p in network.named_parameters()}
+
+
+def _fill(own: Mapping[str, Tensor], wide: Mapping[str, Tensor], piece: int, *, adapted: bool) -> None:
+    """Fill a network's weights with its slice of the wide network's, in which only hidden layers are wider."""
+    for name, weight in own.items():
+        part = wide[name]
+        for dim, width in enumerate(weight.shape):
+            if part.shape[dim] != width:
+                part = part.narrow(dim, piece * width, width)
+        scale = sqrt(wide[name][0].numel() / weight[0].numel()) if adapted and weight.ndim > 1 else 1.0
+        weight.copy_(part * scale)

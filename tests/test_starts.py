@@ -1,0 +1,65 @@
+"""Slices of a wide network's initial weights: together they are the wide network, as far as they can be."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from small import run, samples
+from widthwise import fleet
+from widthwise.config import load_study
+from widthwise.errors import UsageError
+
+
+def sliced(seed, width, scale="kept", **network):
+    made = run(seed, Fraction(width), **network)
+    training = made.training.model_copy(update={"init": "slice_of_wide", "init_scale": scale})
+    return type(made)(made.data, made.data_checksum, made.network, training, made.width, seed)
+
+
+def weights(runs):
+    return [state for r in runs for state in fleet.initial_weights([r], samples())]
+
+
+def test_with_one_hidden_layer_the_slices_side_by_side_are_the_wide_start():
+    (wide,) = weights([run(1, depth=1)])
+    parts = weights([sliced(seed, "1/4", depth=1) for seed in range(4, 8)])  # wide network 1 is cut into 4 .. 7
+    assert torch.equal(torch.cat([p["hidden.0.weight"] for p in parts]), wide["hidden.0.weight"])
+    assert torch.equal(torch.cat([p["head.weight"] for p in parts], 1), wide["head.weight"])
+
+
+def test_a_deeper_networks_slices_are_blocks_on_its_diagonal():
+    (wide,) = weights([run(0, depth=3)])
+    parts = weights([sliced(seed, "1/2", depth=3) for seed in (0, 1)])
+    for k, part in enumerate(parts):
+        own = slice(8 * k, 8 * k + 8)
+        assert torch.equal(part["hidden.2.weight"], wide["hidden.2.weight"][own, own])
+        assert torch.equal(part["hidden.4.weight"], wide["hidden.4.weight"][own, own])
+
+
+def test_an_adapted_scale_is_he_normal_in_the_narrow_network():
+    (kept,), (adapted,) = (weights([sliced(0, "1/4", scale)]) for scale in ("kept", "adapted"))
+    assert torch.equal(adapted["hidden.0.weight"], kept["hidden.0.weight"])  # of the samples' inputs, which all see
+    for name in ("hidden.2.weight", "head.weight"):
+        torch.testing.assert_close(adapted[name], 2 * kept[name])
+    assert not adapted["hidden.2.bias"].any()
+
+
+def test_a_slice_does_not_depend_on_companions():
+    alone, beside = weights([sliced(5, "1/2")]), fleet.initial_weights([sliced(s, "1/2") for s in (3, 5)], samples())
+    assert all(torch.equal(alone[0][name], beside[1][name]) for name in alone[0])
+
+
+def test_the_key_says_of_which_network_a_run_is_a_slice():
+    assert sliced(0, "1/2").key != run(0, Fraction(1, 2)).key
+    assert sliced(0, "1/2").key != sliced(0, "1/2", "adapted").key
+    quarter_of_64, half_of_32 = sliced(0, "1/4", hidden=64), sliced(0, "1/2", hidden=32)
+    assert quarter_of_64.canonical()["network"]["widths"] == half_of_32.canonical()["network"]["widths"]
+    assert quarter_of_64.key != half_of_32.key
+    assert sliced(0, "1").key == run(0).key  # the wide network is no slice
+
+
+def test_a_width_that_does_not_divide_the_wide_network_is_refused():
+    raw = {"training": {"init": "slice_of_wide"}, "widths": [1, "3/4"], "network": {"hidden": 16}}
+    with pytest.raises(UsageError, match="widths: 3/4 is no slice of a wide network: slice_of_wide takes 1/2"):
+        load_study(raw)
