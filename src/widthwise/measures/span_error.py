@@ -45,8 +45,9 @@ class SpanError:
         rows, rows_fit: rows scored, and rows of one fit. p, p_live: source features, and those that vary.
         df: effective degrees of freedom of the fit, mean over supported features.
         residual, excess: of sources with more than 16,000 features, which are fitted in a Krylov space; the worst
-            over supported features at their penalties, None for exact fits. The residual |c - (S + penalty) w| / |c|;
-            and the most by which the fit's own penalised error can lie above the least, in variances of the feature.
+            over supported features at their penalties, None for exact fits. The residual is the norm of
+            c - (S + penalty) w over that of c; the excess the most by which the fit's own penalised error can lie
+            above the least, in variances of the feature.
         within_class: the mean with class means partialled out (with labels only).
         extrapolated: F(n/4), F(n/2), F(n) and both limits (with `extrapolate` only).
         path: per-feature errors of each given penalty, in the order given.
