@@ -137,7 +137,7 @@ def _shift(joint: Joint, bundle: Bundle, first: Int[Tensor, " rows"]) -> Float[T
 def _centred(
     values: Shaped[Tensor, "rows columns"], shift: Float[Tensor, " columns"], buffer: Float[Tensor, "columns _"]
 ) -> Float[Tensor, "columns rows"]:
-    return torch.sub(values.T.contiguous(), shift[:, None], out=buffer[:, : len(values)])
+    return buffer[:, : len(values)].copy_(values.T).sub_(shift[:, None])
 
 
 def _nothing(first: Float[Tensor, " first"], second: Float[Tensor, " second"]) -> Sums:

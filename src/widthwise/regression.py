@@ -194,8 +194,7 @@ class Regression:
 
         At the grid points nearest to the chosen penalties; the excess is in variances of the target.
         """
-        nodes = torch.cat([self.penalties, torch.tensor([torch.inf], dtype=torch.float64)])
-        each = [f.certificate(nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
+        each = [f.certificate(self._nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
         known = [certificate for certificate in each if certificate is not None]
         if not known:
             return None
@@ -253,6 +252,11 @@ class Regression:
         return curves / self._scale, at_infinity / self._scale
 
     @property
+    def _nodes(self) -> Float[Tensor, " nodes"]:
+        """The grid's penalties and, where the mean is best, infinity: what `Optimum.node` counts."""
+        return torch.cat([self.penalties, self.penalties.new_tensor([torch.inf])])
+
+    @property
     def _scale(self) -> Float[Tensor, " targets"]:
         return torch.where(self.squares > 0, self.squares, 1.0)
 
@@ -274,8 +278,7 @@ class Regression:
 
     def _block_sums(self, targets: Int[Tensor, " chosen"], choice: Choice) -> tuple[Tensor, Tensor]:
         split = self.joint.split
-        nodes = torch.cat([self.penalties, torch.tensor([torch.inf], dtype=torch.float64)])
-        weights = [f.weights(nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
+        weights = [f.weights(self._nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
         # What the weights make of the fit's means is known beforehand: a prediction is that of the row less it.
         centres = [
             f.means[:, self._target[targets]] - f.means[:, self._source] @ W

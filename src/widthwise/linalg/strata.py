@@ -46,13 +46,8 @@ def second_about(
 
     With means M, counts N and sums s of the strata: Z'Z - M's - s'M + M'NM.
     """
-    M, s = means[:, rows], own.sums[:, rows]
-    Mc, sc = means[:, columns], own.sums[:, columns]
-    products = moments.products(rows, columns)
-    # One product of (rows, 3 strata) with (3 strata, chosen), in place.
-    left = torch.cat([M, s, M * own.counts[:, None]])
-    right = torch.cat([-sc, -Mc, Mc])
-    return products.addmm_(left.T, right)
+    left, right = _correction(own, means, rows, columns)
+    return moments.products(rows, columns).addmm_(left.T, right)
 
 
 def second_times(
@@ -63,11 +58,18 @@ def second_times(
     V: Float[Tensor, "chosen some"],
 ) -> Float[Tensor, "chosen some"]:
     """Return `second_about` of columns with themselves, times V: without making that matrix."""
-    M, s = means[:, columns], own.sums[:, columns]
+    left, right = _correction(own, means, columns, columns)
     spread = V.new_zeros(moments.crossed, V.shape[1]).index_copy_(0, columns.to(V.device), V)
-    left = torch.cat([M, s, M * own.counts[:, None]])
-    right = torch.cat([-s, -M, M])
     return moments.times(spread)[columns].addmm_(left.T, right @ V)
+
+
+def _correction(
+    own: Strata, means: Float[Tensor, "strata columns"], rows: Int[Tensor, " _"], columns: Int[Tensor, " _"]
+) -> tuple[Float[Tensor, "terms rows"], Float[Tensor, "terms chosen"]]:
+    """Return L and R with L'R = M'NM - M's - s'M: what products about the means have beside those about the shift."""
+    M, s = means[:, rows], own.sums[:, rows]
+    Mc, sc = means[:, columns], own.sums[:, columns]
+    return torch.cat([M, s, M * own.counts[:, None]]), torch.cat([-sc, -Mc, Mc])
 
 
 def squares_about(

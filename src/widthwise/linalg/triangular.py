@@ -35,7 +35,7 @@ def root(second: Callable[[], Float[Tensor, "size size"]]) -> tuple[Float[Tensor
     while True:
         H = second()
         mean = float(H.diagonal().mean()) if len(H) else 0.0
-        jitter = share * mean if mean > 0 else 1.0
+        jitter = share * mean if mean > 0 else share / JITTER
         H.diagonal().add_(jitter)
         # In place: LAPACK has a matrix by columns, so that its lower factor of H.mT lies as R does by rows.
         failed = torch.empty(0, dtype=torch.int32, device=H.device)
