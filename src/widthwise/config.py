@@ -348,6 +348,8 @@ def _width_problems(raw: Mapping[str, Any]) -> list[str]:
     except (ValueError, TypeError, KeyError):
         return []  # said already
     found = []
+    if repeated := sorted({str(width) for width in widths if widths.count(width) > 1}):
+        found.append(f"widths: {', '.join(repeated)} is given more than once; give each width once.")
     if widths and 1 not in widths:
         found.append("widths: 1 must be among them: it is the wide network that the others stand against.")
     concatenations = raw.get("concatenations")

@@ -9,6 +9,7 @@ Every job is "make it if it is not there", so doing one twice is harmless, and w
 most the work since the last checkpoint.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from widthwise.measures.base import Score
 from widthwise.results import Results, TrainedNetwork
 from widthwise.store import Store, environment
 from widthwise.studies import base as studies
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,8 @@ class _Session:
         checksum = samples.decode(self.study.data, self.store).facts["checksum"]
         self.listener(Progress("data", 1, 1, self.study.data.kind))
         self.checksum = checksum
+        for sentence in self.design.crowded(len(self.worker.samples.training_labels)):
+            log.warning(sentence)
         scores: dict[Comparison, Score] = {}
         while missing := studies.missing(self.design, scores):
             self.train(missing)
