@@ -26,7 +26,7 @@ def done(tmp_path_factory):
 
 
 def test_every_width_has_the_same_grid_and_the_reported_networks_are_trained_as_chosen(done):
-    asked, store, results = done
+    _, store, results = done
     trials = [row for row in results.rows if row.measure == "log_loss"]
     assert [row.width for row in trials] == ["1"] * 4 + ["1/2"] * 4
     rates = {row.width: row.value for row in results.rows if row.study == "tuning" and row.statistic == "rate"}
