@@ -64,7 +64,7 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
     )
     expected = (
         ("tittle: unknown key; allowed are title, data, network", "Did you mean title?"),
-        ("data.kind: no data", 'no data "digit"; there are cifar10, digits', "Did you mean digits?"),
+        ("data.kind: no data", 'no data "digit"; there are cifar10, digits, mnli', "Did you mean digits?"),
         ("data.reserve: should be less than 1, not 1.5",),
         ("network: mlp has no option", "its options: hidden=256, depth=2. Did you mean hidden?"),
         ("training.epocs: unknown key; allowed are epochs", "Did you mean epochs?"),

@@ -171,7 +171,7 @@ def _train_piece(
         stopping=stopping,
         save_every=save_every,
     )
-    state = _resumed(network, members, checkpoints(store)) or begin(network)
+    state = _resumed(network, members, checkpoints(store)) or begin(network, runs[0].training.optimiser)
     trainings, autocast = [run.training for run in members], form(runs[0], device).autocast
     state = train(network, [run.seed for run in members], samples, trainings, state, events, autocast=autocast)
     for k, (run, initial) in enumerate(zip(runs, initial_weights(runs, samples), strict=True)):
