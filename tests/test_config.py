@@ -68,7 +68,7 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
         ("data.reserve: should be less than 1, not 1.5",),
         ("network: mlp has no option", "its options: hidden=256, depth=2. Did you mean hidden?"),
         ("training.epocs: unknown key; allowed are epochs", "Did you mean epochs?"),
-        ("training.schedule:", "'one_cycle', 'steps' or 'constant', not 'stepz'. Did you mean steps?"),
+        ("training.schedule:", "'one_cycle', 'steps', 'cosine' or 'constant', not 'stepz'. Did you mean steps?"),
         ("training.rate: should be greater than 0, not 0",),
         ("widths.1: a width is a fraction such as 1/4, not 'a/b'",),
         ("studies.0.kind: no study", "there are", "Did you mean width_gap?"),
@@ -217,7 +217,7 @@ def test_a_study_in_plain_values_is_the_same_study_and_tells_no_folder(monkeypat
 def test_the_schema_is_json_and_knows_every_key():
     schema = json.loads(json.dumps(Study.model_json_schema()))
     assert set(schema["properties"]) == set(Study.model_fields)
-    assert schema["$defs"]["Training"]["properties"]["schedule"]["enum"] == ["one_cycle", "steps", "constant"]
+    assert schema["$defs"]["Training"]["properties"]["schedule"]["enum"] == ["one_cycle", "steps", "cosine", "constant"]
     assert schema["additionalProperties"] is False
 
 

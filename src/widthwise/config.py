@@ -374,13 +374,11 @@ def _shape_problems(raw: Mapping[str, Any]) -> list[str]:
     """Return why the network cannot take the data's samples, if it cannot."""
     import torch
 
-    from widthwise.data.base import shape_of
-
     try:
         data = Data.model_validate(raw.get("data") or {})
         network = Network.model_validate(raw.get("network") or {})
         source, member = family.member("data", data.kind), family.member("networks", network.kind)
-        options, shape = _typed("networks", network), shape_of(source, _typed("data", data))
+        options, shape = _typed("networks", network), family.shape(source, _typed("data", data))
     except (ValueError, TypeError, KeyError):
         return []  # said already
     try:

@@ -11,7 +11,6 @@ from math import prod
 from typing import Any
 
 from widthwise import config, family, fleet, machine, scoring, words
-from widthwise.data.base import shape_of
 from widthwise.design import MATCHINGS, Comparison, Design, Net
 from widthwise.errors import UsageError
 from widthwise.networks import base as networks
@@ -317,7 +316,7 @@ class _Planner:
 
 def _design(study: config.Study) -> Design:
     member = family.member("data", study.data.kind)
-    return Design(study, shape_of(member, study.data.options), member.CLASSES)
+    return Design(study, family.shape(member, study.data.options), member.CLASSES)
 
 
 def _nets(comparisons: Iterable[Comparison], trained: bool) -> list[Net]:

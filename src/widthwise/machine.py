@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from widthwise import family, fleet
 from widthwise.config import Run
-from widthwise.data.base import shape_of
 from widthwise.layers import give_streams
 from widthwise.networks import base as networks
 from widthwise.ragged import Ragged, joined
@@ -44,7 +43,7 @@ def forward(run: Run) -> Forward:
     """Return what one sample asks of a run's network."""
     member = family.member("data", run.data.kind)
     options = tuple(sorted(run.network.options.items()))
-    return _counted(run.network.kind, shape_of(member, run.data.options), member.CLASSES, run.scale, options)
+    return _counted(run.network.kind, family.shape(member, run.data.options), member.CLASSES, run.scale, options)
 
 
 @cache

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import config, family, seeds
-from widthwise.data.base import Dataset, checksum, normalise, shape_of, validate
+from widthwise.data.base import Dataset, checksum, normalise, validate
 from widthwise.errors import UsageError
 from widthwise.ragged import Ragged, joined
 from widthwise.store import Entry, Store, save_tensors
@@ -100,7 +100,7 @@ def load(data: config.Data, store: Store) -> Samples:
         test_labels=whole["test_labels"][test],
         test_ids=n + test,
         classes=member.CLASSES,
-        shape=shape_of(member, data.options),
+        shape=family.shape(member, data.options),
         mean=tuple(member.MEAN),
         std=tuple(member.STD),
         augment=member.AUGMENT,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from widthwise import family
-from widthwise.data.base import checksum, shape_of, validate
+from widthwise.data.base import checksum, validate
 from widthwise.errors import DataError, UsageError
 
 NAMES = family.names("data")
@@ -50,7 +50,7 @@ def test_the_file_says_what_it_is(kind):
     assert module.CLASSES > 1
     assert all(isinstance(size, int) and size > 0 for size in module.SHAPE)
     assert len(module.MEAN) == len(module.STD)
-    assert shape_of(module, {}) == module.SHAPE
+    assert family.shape(module, {}) == module.SHAPE
 
 
 def test_samples_and_labels_are_of_the_declared_shape_and_types(kind, whole):

@@ -18,10 +18,8 @@ hidden states of them are, a member has also
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -51,11 +49,6 @@ class Dataset:
     test_groups: Tensor | None = None
     encoder: str = ""
     notes: tuple[str, ...] = ()
-
-
-def shape_of(member: ModuleType, options: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the shape of what a network takes of one sample of a data set with some options."""
-    return tuple(member.shape(**options) if hasattr(member, "shape") else member.SHAPE)
 
 
 def validate(dataset: Dataset, name: str) -> None:

@@ -17,7 +17,6 @@ from functools import cached_property
 
 from widthwise import config, family, features, fleet, samples, scoring
 from widthwise.cost import work_units
-from widthwise.data.base import shape_of
 from widthwise.design import Comparison, Design, Net
 from widthwise.measures.base import Score
 from widthwise.results import Results, TrainedNetwork
@@ -205,7 +204,7 @@ class _Session:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.count = jobs or (1 if worker.device.startswith("cuda") else cores)
         member = family.member("data", study.data.kind)
-        self.design = Design(study, shape_of(member, study.data.options), member.CLASSES)
+        self.design = Design(study, family.shape(member, study.data.options), member.CLASSES)
 
     def results(self) -> Results:
         self.listener(Progress("data", 0, 1, self.study.data.kind))

@@ -20,7 +20,7 @@ VERSION = 1
 
 def widths(
     scale: Fraction, *, hidden: int = 128, units: int = 1024, heads: int = 4, depth: int = 4, dropout: float = 0.0
-) -> tuple[int, ...]:
+) -> tuple[int, int]:
     """Return the hidden size and the units between.
 
     Raises:
@@ -61,8 +61,8 @@ def build(
     """
     if len(shape) != 2 or shape[1] < 2:
         raise UsageError(f"transformer takes texts of shape (tokens, numbers and mask), as mnli has, not {shape}.")
-    own = widths(scale, hidden=hidden, units=units, heads=heads, depth=depth, dropout=dropout)
-    return Transformer(shape[1] - 1, classes, *own, heads, depth, dropout, members)
+    hidden, units = widths(scale, hidden=hidden, units=units, heads=heads, depth=depth, dropout=dropout)
+    return Transformer(shape[1] - 1, classes, hidden, units, heads, depth, dropout, members)
 
 
 class Transformer(Network):
