@@ -64,7 +64,10 @@ def find(name: str) -> Encoder:
     ]
     if lacking:
         raise UsageError(f"data.encoder: the folder {folder} has no {' and no '.join(lacking)} of a text encoder.")
-    facts = json.loads((folder / "config.json").read_text())
+    try:
+        facts = json.loads((folder / "config.json").read_text())
+    except ValueError as error:
+        raise UsageError(f"data.encoder: the configuration in {folder} cannot be read ({error}).") from error
     hidden, longest = facts.get("hidden_size"), facts.get("max_position_embeddings", 512)
     if not isinstance(hidden, int):
         raise UsageError(f"data.encoder: {folder / 'config.json'} tells no hidden_size; name a text encoder.")
