@@ -136,13 +136,15 @@ def _model(folder: Path, checksum: str) -> Any:
     from transformers import AutoModel
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # it would tell of weights for other tasks that are not there
     try:
         return AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
     except Exception as error:  # whatever a model's files can raise
         raise UsageError(f"data.encoder: the model in {folder} cannot be loaded ({error}).") from error
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
