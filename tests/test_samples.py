@@ -140,7 +140,7 @@ def test_cut_texts_are_said_once_and_told_in_the_store(texts, tmp_path, caplog):
         load(texts(longest=10, rows=10, test_rows=5), store)
     assert caplog.text.count("are longer than 10 tokens and were cut") == 1
     (note,) = samples.decode(texts(longest=10), store).facts["notes"]
-    assert note.startswith("84 of 84 pairs")
+    assert note.startswith("42 of 84 pairs")
 
 
 @pytest.mark.parametrize("reserve", [0.1, 0.25])

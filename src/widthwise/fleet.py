@@ -58,11 +58,13 @@ TABLE = {
     "cpu": {
         "resnet18": ((3, Form("grouped", 8)),),
         "mlp": ((65, Form("batched", 64)), (257, Form("batched", 16))),
+        "transformer": ((33, Form("batched", 8)),),
     },
     "cuda": {
         "resnet18": ((17, Form("grouped", 64)),),
         "vgg16": ((17, Form("grouped", 64)),),
         "mlp": ((257, Form("batched", 64)),),
+        "transformer": ((65, Form("batched", 64)),),
     },
 }
 OTHERWISE = ((8, Form("grouped", 8)),)  # networks of a user's own

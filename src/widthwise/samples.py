@@ -56,9 +56,15 @@ class Samples:
     groups: Int[Tensor, " rows"] | None = None
     test_groups: Int[Tensor, " rows"] | None = None
 
-    def inputs(self, rows: Tensor | Ragged) -> Float[Tensor, "rows ..."]:
-        """Return what a network takes of some rows: normalised images, or tokens padded to the longest of the rows."""
-        return rows.padded() if isinstance(rows, Ragged) else normalise(rows, self.mean, self.std)
+    def inputs(self, rows: Tensor | Ragged, longest: int = 0) -> Float[Tensor, "rows ..."]:
+        """Return what a network takes of some rows: normalised images, or tokens padded to the longest, or further."""
+        return rows.padded(longest) if isinstance(rows, Ragged) else normalise(rows, self.mean, self.std)
+
+    @cached_property
+    def longest(self) -> int:
+        """The tokens of the longest row that networks train on. Each batch is as long, whosesoever rows it has."""
+        rows = self.training_rows
+        return int(rows.lengths.max()) if isinstance(rows, Ragged) else 0
 
     @cached_property
     def training_rows(self) -> Tensor | Ragged:

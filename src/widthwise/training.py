@@ -196,7 +196,7 @@ class _Loop:
         if self.augment:
             assert isinstance(rows, Tensor), "only images are augmented"
             rows = crop_and_flip(rows, self.streams("augment", self.state.step))
-        return self.samples.inputs(rows).unflatten(0, batch.shape)
+        return self.samples.inputs(rows, self.samples.longest).unflatten(0, batch.shape)
 
     def gather(self, momentum: Mapping[str, Tensor]) -> None:
         """Lay the fleet's parameters out for the descent; `momentum` is that of its members."""

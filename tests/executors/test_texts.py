@@ -1,11 +1,13 @@
 """A study of texts from end to end, on a small random encoder: encoded, trained, compared, and not a second time."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
 import tiny_encoder
-from widthwise import features, samples
-from widthwise.config import load_study
+from widthwise import features, fleet, samples
+from widthwise.config import Run, load_study
 from widthwise.executors import base
 from widthwise.store import Store
 
@@ -52,6 +54,18 @@ def test_features_are_those_of_the_network_that_load_returns_however_rows_are_pa
         far = network.features(data.test[:20].padded(40))
     torch.testing.assert_close(one_by_one, stored[:20], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(far, stored[:20], rtol=1e-5, atol=1e-6)
+
+
+def test_no_bit_of_a_training_depends_on_companions_whose_rows_are_longer(done, tmp_path):
+    store, study, _, _ = done
+    data = samples.load(study.data, store)
+    network, training = study.network, study.training.model_copy(update={"batch_size": 2, "epochs": 1})
+    runs = [Run(study.data, data.checksum, network, training, Fraction(1, 2), seed) for seed in range(4)]
+    for name, members in (("pair", runs[:2]), ("four", [runs[3], runs[0], runs[2], runs[1]])):
+        fleet.train_fleet(members, data, Store(tmp_path / name))
+    for run in runs[:2]:
+        one, other = (Store(tmp_path / name).get("runs", run.key).tensors("final") for name in ("pair", "four"))
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_networks_learn_what_the_texts_say(done):

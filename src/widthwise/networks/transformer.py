@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from widthwise.errors import UsageError
-from widthwise.layers import Attention, Dropout, LayerNorm, Linear
+from widthwise.layers import Attention, Dropout, LayerNorm, Linear, ReLU
 from widthwise.networks.base import Network, scaled
 
 VERSION = 1
@@ -105,11 +105,11 @@ class EncoderLayer(nn.Module):
         self.linear1 = Linear(members, hidden, units)
         self.linear2 = Linear(members, units, hidden)
         self.norm1, self.norm2 = LayerNorm(members, hidden), LayerNorm(members, hidden)
-        self.dropout = Dropout(dropout)
+        self.dropout, self.relu = Dropout(dropout), ReLU()
 
     def forward(
         self, x: Float[Tensor, "m batch*tokens d"], real: Float[Tensor, "m batch tokens"]
     ) -> Float[Tensor, "m batch*tokens d"]:
         """Return every token's next hidden state."""
         x = self.norm1(x + self.dropout(self.self_attn(x, real)))
-        return self.norm2(x + self.dropout(self.linear2(self.linear1(x).relu())))
+        return self.norm2(x + self.dropout(self.linear2(self.relu(self.linear1(x)))))
