@@ -237,6 +237,14 @@ def test_the_schema_is_json_and_knows_every_key():
             {"training": {"epochs": 300, "schedule": "steps"}, "data": {"rows": 1000, "label_noise": 0.2}},
             "resnet18-w1_4-s3-59110712",
         ),
+        (
+            {
+                "network": {"kind": "transformer", "base": "1/2"},
+                "training": {"optimiser": "adamw", "schedule": "cosine", "rate": 0.001},
+                "data": {"kind": "mnli", "encoder": "/elsewhere", "rows": 6000},
+            },
+            "transformer-w1_8-s3-f5f665ae",
+        ),
     ],
 )
 def test_keys_stay_what_they_were(given, key):
@@ -258,6 +266,7 @@ def test_a_base_of_4_at_width_1_4_is_the_textbook_network():
         {"training": {"epochs": 30, "momentum": 0.9}},
         {"training": {"shared_batches": False, "init": "independent"}},
         {"training": {"init_scale": "kept"}},
+        {"training": {"optimiser": "sgd"}},
         {"data": {"kind": "digits"}},
     ],
 )
@@ -273,6 +282,8 @@ def test_what_changes_no_number_changes_no_key(same):
         {"training": {"epochs": 31}},
         {"training": {"augment": False}},
         {"training": {"shared_batches": True}},
+        {"training": {"optimiser": "adamw"}},
+        {"training": {"schedule": "cosine"}},
         {"data": {"rows": 1437}},
         {"data": {"reserve": 0}},
         {"data": {"label_noise": 0.1}},

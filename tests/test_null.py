@@ -5,12 +5,14 @@ wide one in distribution, and the gap's mean is exactly zero.
 """
 
 import math
+from collections import Counter
 from fractions import Fraction
 
 import pytest
 import torch
 
 from widthwise import seeds
+from widthwise.array_gap import span_gap
 from widthwise.columns import Concatenation
 from widthwise.layers import initialise
 from widthwise.linalg.intervals import span_gap_interval
@@ -154,3 +156,21 @@ def test_the_jackknife_interval_covers_the_truth_in_at_least_93_percent(S, R, ca
     with capsys.disabled():
         print(f"\ncoverage of FSG's jackknife interval, (S, R) = ({S}, {R}), {repetitions} repetitions: {covered:.4f}")
     assert covered >= 0.93
+
+
+@pytest.mark.slow
+def test_of_networks_that_are_all_alike_few_studies_find_anything(capsys):
+    """200 studies whose narrow networks are as wide as the wide ones, m = 1: each word in at most 5 %."""
+    words = Counter()
+    for study in range(200):
+        rows = torch.randn(500, 10, generator=seeds.stream(study, "null rows"))
+        nets = untrained(12, 5, rows, 1, "alike", study)
+        fitted, fresh = [x[:300] for x in nets], [x[300:] for x in nets]
+        test = {"wide_test": fresh[:3], "narrow_test": fresh[3:]}
+        found = span_gap(fitted[:3], fitted[3:], matching="features", **test)
+        assert found.count == 1
+        words[found.verdict] += 1
+    with capsys.disabled():
+        print(f"\n200 studies of networks that are all alike: {dict(words)}")
+    assert words["confirmed"] <= 10
+    assert words["opposite"] <= 10

@@ -156,12 +156,12 @@ def test_rows_without_groups_are_reserved_as_they_always_were():
     assert sorted((~trained).nonzero()[:, 0].tolist()) == sorted(order[15:].tolist())
 
 
-@pytest.mark.parametrize("split", ["validation", "unseen", "test", "probe"])
+@pytest.mark.parametrize("split", ["validation", "unseen", "shuffled", "test", "probe"])
 def test_no_split_parts_a_premise(split, texts, tmp_path):
     found = load(texts(reserve=0.2), Store(tmp_path / "store"))
     rows, made = scoring.split_rows(split, found)
     groups = torch.cat([found.groups, found.test_groups])[rows]
-    folds = {"validation": made.cell // 3, "unseen": made.cell // 3, "test": made.cell, "probe": made.cell}[split]
-    kept = (made.block >= 0) | (split in ("validation", "unseen", "probe"))
+    folds = made.cell if split in ("test", "probe") else made.cell // 3
+    kept = (made.block >= 0) | (split != "test")
     for group in groups[kept].unique():
         assert len(folds[kept & (groups == group)].unique()) == 1

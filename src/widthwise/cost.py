@@ -242,7 +242,7 @@ class _Planner:
 
     def features_seconds(self, fleets: Iterable[Sequence[config.Run]]) -> float:
         """Return what reading the features of fleets takes, at their start too if that is asked for."""
-        snapshots = len({c.trained for c in self.comparisons})
+        snapshots = len({c.snapshot for c in self.comparisons})
         rows = (self.all_rows + self.test_rows) * snapshots
         return sum(self.reading_seconds(runs) * rows for runs in fleets)
 
@@ -329,7 +329,7 @@ def _together(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
     """Return comparisons in the groups that share one pass over the rows."""
     groups: dict[tuple, list[Comparison]] = {}
     for c in comparisons:
-        groups.setdefault((c.together or c.measure, c.split, c.trained), []).append(c)
+        groups.setdefault((c.together or c.measure, c.split, c.snapshot), []).append(c)
     return list(groups.values())
 
 

@@ -1,6 +1,6 @@
 """Which networks a study trains, and which stand against which: the paper's design in seeds and widths."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -12,6 +12,7 @@ from widthwise.networks import base as networks
 
 Matching = Literal["parameters", "features"]
 MATCHINGS: tuple[Matching, ...] = ("parameters", "features")
+INITIAL, FINAL = "initial", "final"  # snapshots
 MOST_GROUPS = 16  # of narrow networks, left out in turn
 
 
@@ -28,6 +29,7 @@ class Comparison:
     """One measure of one pair: the source's networks side by side, and the target's.
 
     Attributes:
+        snapshot: of every network: "initial", "final", or "at_0.9" for the first epoch at a training accuracy.
         of: what of the target is spanned: its "features" or its "logits".
         together: comparisons of one name are computed in one pass over the rows.
     """
@@ -36,7 +38,7 @@ class Comparison:
     source: tuple[Net, ...]
     target: tuple[Net, ...] = ()
     split: str = "validation"
-    trained: bool = True
+    snapshot: str = "final"
     of: Literal["features", "logits"] = "features"
     options: tuple[tuple[str, Any], ...] = ()
     together: str = field(default="", compare=False)
@@ -45,6 +47,11 @@ class Comparison:
     def networks(self) -> tuple[Net, ...]:
         """All networks that take part."""
         return self.source + self.target
+
+    @property
+    def trained(self) -> bool:
+        """Whether its networks have to be trained first."""
+        return self.snapshot != INITIAL
 
 
 Scores = Mapping[Comparison, Score]
@@ -56,11 +63,13 @@ class Design:
 
     Args:
         shape, classes: one sample's shape and the number of classes of its data.
+        reached: the snapshots that networks have of training accuracies, such as "at_0.9", once they are trained.
     """
 
     study: config.Study
     shape: tuple[int, ...]
     classes: int
+    reached: Mapping[Net, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
     _counts: dict = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -107,10 +116,29 @@ class Design:
         nets, stride, m = self.narrow(width), self._stride(width), self.matching(width, by)
         return [nets[c * stride : c * stride + m] for c in range(self.repeats(width))]
 
+    def equal_accuracy(self, nets: Iterable[Net]) -> str | None:
+        """Return the snapshot of the highest training accuracy that all networks have one of; None if none."""
+        common = [self.reached.get(net, frozenset()) for net in nets]
+        return max(frozenset.intersection(*common), default=None) if common else None
+
+    def wide_together(self, width: Fraction) -> int | None:
+        """Return how many wide networks, 2 or more, have as many features as the narrow ones put together."""
+        k, rest = divmod(self.matching(width, "parameters") * self.features(width), self.features(Fraction(1)))
+        return k if k > 1 and not rest else None
+
     def run(self, net: Net, checksum: str) -> config.Run:
         """Return how a network is trained."""
         study = self.study
         return config.Run(study.data, checksum, study.network, study.training, net.width, net.seed)
+
+    def others(self, width: Fraction, c: int) -> tuple[Net, ...]:
+        """Return as many narrow networks as have a wide one's features, none of them in concatenation c.
+
+        They are the first of the next concatenation, or, where there is one only, networks beyond it.
+        """
+        R, stride, m = self.repeats(width), self._stride(width), self.matching(width, "features")
+        first = (c + 1) % R * stride if R > 1 else stride
+        return tuple(Net(width, seed) for seed in range(first, first + m))
 
     def _stride(self, width: Fraction) -> int:
         return max(self.matching(width, by) for by in MATCHINGS)
@@ -122,6 +150,11 @@ class Design:
             scale = network.base * width
             self._counts[key] = networks.feature_count(network.kind, self.shape, self.classes, scale, **network.options)
         return self._counts[key]
+
+
+def snapshot(trained: bool) -> str:
+    """Return which snapshot trained or untrained networks are compared at."""
+    return FINAL if trained else INITIAL
 
 
 def left_out(nets: Sequence[Net]) -> Iterator[tuple[Net, ...]]:

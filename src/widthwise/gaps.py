@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from widthwise import seeds, verdicts
-from widthwise.design import Comparison, Design, Matching, Net, Scores, described, left_out
+from widthwise.design import Comparison, Design, Matching, Net, Scores, described, left_out, snapshot
 from widthwise.linalg import intervals, limits
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
@@ -20,16 +20,21 @@ from widthwise.results import FeatureErrors, Finding, Row
 SPLITS = ("validation", "test", "unseen")
 PLAIN = ("mean_all", "median", "variance_weighted", "worst", "constant", "unsupported", "outlying")
 Of = Literal["features", "logits"]
+Side = Literal["first", "second"]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of asking for a span error; `statistic` is its name in a table."""
+    """One way of asking for a span error; `statistic` is its name in a table.
+
+    `at` is the snapshot of all networks, where that is not the end or the start of training.
+    """
 
     statistic: str
     split: str
     of: Of = "features"
     options: tuple[tuple[str, bool], ...] = ()
+    at: str | None = None
 
 
 def headline(split: str) -> Variant:
@@ -46,6 +51,9 @@ def variants() -> Iterator[Variant]:
         if split == "validation":
             yield Variant("mean_standardized", split, options=(lean, ("standardize", True)))
             yield Variant("mean_logits", split, of="logits", options=(lean,))
+
+
+EQUAL_ACCURACY = "mean_equal_accuracy"
 
 
 LEFT_OUT = Variant("mean", "validation", options=(("row_blocks", False),))
@@ -67,7 +75,7 @@ class Term:
             self.source,
             (self.target,),
             variant.split,
-            trained,
+            variant.at or snapshot(trained),
             variant.of,
             variant.options,
             f"{self.together} {variant.split}",
@@ -82,6 +90,7 @@ class Gap:
         factors: for each independent factor, its units, left out in turn.
         refitted: for a factor that needs refits, by set and left-out group, the terms of the first mean that
             stand for the set without the group.
+        at: the snapshot of the highest training accuracy that all its networks reached, where they did.
     """
 
     study: str
@@ -92,17 +101,24 @@ class Gap:
     second: tuple[Term, ...]
     factors: tuple[tuple[str, ...], ...]
     refitted: tuple[tuple[tuple[Term, ...], ...], ...] = ()
+    at: str | None = None
+
+    def variants(self) -> Iterator[Variant]:
+        """Yield every variant in the order of a table; the last compares networks of equal training accuracy."""
+        yield from variants()
+        if self.trained and self.at:
+            yield Variant(EQUAL_ACCURACY, "validation", options=(("row_blocks", False),), at=self.at)
 
     def comparisons(self, among: Iterable[Variant] | None = None) -> Iterator[Comparison]:
         """Yield every comparison that the gap's rows need: of all variants, or of some."""
-        for variant in variants() if among is None else among:
+        for variant in self.variants() if among is None else among:
             for term in self.first + self.second:
                 yield term.comparison(variant, self.trained)
         for concatenation in self.refitted:
             for terms in concatenation:
                 yield from (term.comparison(LEFT_OUT, self.trained) for term in terms)
 
-    def mean(self, scores: Scores, variant: Variant, which: Literal["first", "second"]) -> float:
+    def mean(self, scores: Scores, variant: Variant, which: Side) -> float:
         """Return the mean of one side."""
         return _mean([self._value(scores, variant, term) for term in getattr(self, which)])
 
@@ -140,7 +156,7 @@ class Gap:
         factors = [factor if len(factor) > 1 or _is_table(factor) else [float("nan")] * 2 for factor in factors]
         return intervals.jackknife_gap(self.value(scores, variant), factors, level=level)
 
-    def over_rows(self, scores: Scores, variant: Variant, which: Literal["first", "second", "gap"]) -> Interval:
+    def over_rows(self, scores: Scores, variant: Variant, which: Side | Literal["gap"]) -> Interval:
         """Return the row bootstrap's interval of one side or of the gap, its draws paired across terms."""
         terms = []
         for side, sign in (("first", 1.0), ("second", -1.0)):
@@ -168,6 +184,7 @@ def span_gap(
     width: Fraction,
     matching: Matching | None = None,
     trained: bool = True,
+    at: str | None = None,
 ) -> Gap:
     """Return FSG = mean FSE(C_c -> M_i) - mean FSE(M_k -> M_i), k != i, over wide networks M and concatenations C.
 
@@ -199,6 +216,7 @@ def span_gap(
         refitted=()
         if single
         else tuple(tuple(terms(kept, c) for kept in left_out(source)) for c, source in enumerate(concatenations)),
+        at=at,
     )
 
 
@@ -206,11 +224,16 @@ def _unit(wide: Net) -> str:
     return f"wide {wide.seed}"
 
 
-def error_rows(gap: Gap, scores: Scores, which: Literal["first", "second"], width: str) -> Iterator[Row]:
+def names(gap: Gap, which: Side) -> dict[str, Any]:
+    """Return the source and the target of one side, as the fields of a row that hold them."""
+    term: Term = getattr(gap, which)[0]
+    return {"source": described(term.source), "target": described([term.target])}
+
+
+def error_rows(gap: Gap, scores: Scores, which: Side, width: str) -> Iterator[Row]:
     """Yield the span errors of one side: every statistic on every split."""
     terms: tuple[Term, ...] = getattr(gap, which)
     matching = gap.matching if width != "1" else None
-    names = {"source": described(terms[0].source), "target": described([terms[0].target])}
 
     def row(variant: Variant, statistic: str, **numbers) -> Row:
         return Row(
@@ -221,15 +244,16 @@ def error_rows(gap: Gap, scores: Scores, which: Literal["first", "second"], widt
             gap.trained,
             width,
             matching,
-            **names,
+            **names(gap, which),
             **numbers,
         )
 
-    for variant in variants():
+    for variant in gap.variants():
         found = [scores[term.comparison(variant, gap.trained)].values for term in terms]
         size = {"n": found[0]["rows"], "p": found[0]["p_live"], "df": _mean([f["df"] for f in found])}
         if variant.statistic != "mean":
-            yield row(variant, variant.statistic, value=gap.mean(scores, variant, which), **size)
+            told = {"value": gap.mean(scores, variant, which), "method": _where(variant)}
+            yield row(variant, variant.statistic, **told, **size)
             continue
         over = gap.over_rows(scores, variant, which)
         yield row(variant, "mean", **interval_fields(over) | size)
@@ -240,15 +264,13 @@ def error_rows(gap: Gap, scores: Scores, which: Literal["first", "second"], widt
 def mean_row(gap: Gap, scores: Scores, statistic: str) -> Row:
     """Return the mean span error of the first terms on the validation split, as one row."""
     variant = headline("validation")
-    names = {"source": described(gap.first[0].source), "target": described([gap.first[0].target])}
     over = gap.over_rows(scores, variant, "first")
     where = (variant.split, gap.trained, str(gap.width), gap.matching)
-    return Row(gap.study, "span_error", statistic, *where, **names, **interval_fields(over))
+    return Row(gap.study, "span_error", statistic, *where, **names(gap, "first"), **interval_fields(over))
 
 
 def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
     """Yield the gap on every split, with both intervals, and what it is read beside; the verdict if primary."""
-    names = {"source": described(gap.first[0].source), "target": described([gap.first[0].target])}
 
     def row(variant: Variant, statistic: str, **numbers) -> Row:
         width = str(gap.width)
@@ -260,13 +282,14 @@ def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
             gap.trained,
             width,
             gap.matching,
-            **names,
+            **names(gap, "first"),
             **numbers,
         )
 
-    for variant in variants():
+    for variant in gap.variants():
         if variant.statistic != "mean":
-            yield row(variant, variant.statistic.removeprefix("mean_"), value=gap.value(scores, variant))
+            told = {"value": gap.value(scores, variant), "method": _where(variant)}
+            yield row(variant, variant.statistic.removeprefix("mean_"), **told)
             continue
         over = gap.over_networks(scores, variant)
         if over is not None:
@@ -276,6 +299,11 @@ def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
         if variant.split == "validation":
             for limit in ("richardson", "aitken"):
                 yield row(variant, f"extrapolated_{limit}", value=gap.extrapolated(scores, limit))
+
+
+def _where(variant: Variant) -> str | None:
+    accuracy = variant.at and variant.at.removeprefix("at_")
+    return f"all networks at a training accuracy of {accuracy}" if accuracy else None
 
 
 def verdict(gap: Gap, scores: Scores, design: Design) -> str:
@@ -344,7 +372,7 @@ def percent(over: Interval) -> str:
     return f"{100 * abs(over.value):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def feature_errors(gap: Gap, scores: Scores, which: Literal["first", "second"]) -> FeatureErrors:
+def feature_errors(gap: Gap, scores: Scores, which: Side) -> FeatureErrors:
     """Return the error of every target feature of a side's first term on the validation split."""
     term = getattr(gap, which)[0]
     score = scores[term.comparison(headline("validation"), gap.trained)]

@@ -202,6 +202,18 @@ class Regression:
         variance = self._scale[targets] / int((self.joint.split.block >= 0).sum())
         return krylov.Certificate(residual, excess / variance)
 
+    def maps(
+        self, targets: Int[Tensor, " chosen"], choice: Choice
+    ) -> list[tuple[Float[Tensor, "source chosen"], Float[Tensor, "strata chosen"]]]:
+        """Return every part's weights W, at the grid points nearest to the chosen penalties, and centres c of strata.
+
+        About the moments' shift, the prediction of a row x of a stratum is x W + c: what the weights make of the
+        fit's means is in c already.
+        """
+        weights = [f.weights(self._nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
+        means = [f.means for f in self.fits]
+        return [(W, m[:, self._target[targets]] - m[:, self._source] @ W) for W, m in zip(weights, means, strict=True)]
+
     def block_sums(
         self, targets: Int[Tensor, " chosen"], choice: Choice
     ) -> tuple[Float[Tensor, "blocks chosen"], Float[Tensor, "blocks chosen"]]:
@@ -277,13 +289,7 @@ class Regression:
         return choose(curves, means, self.squares[targets], self.penalties, self.options, exactly)
 
     def _block_sums(self, targets: Int[Tensor, " chosen"], choice: Choice) -> tuple[Tensor, Tensor]:
-        split = self.joint.split
-        weights = [f.weights(self._nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
-        # What the weights make of the fit's means is known beforehand: a prediction is that of the row less it.
-        centres = [
-            f.means[:, self._target[targets]] - f.means[:, self._source] @ W
-            for f, W in zip(self.fits, weights, strict=True)
-        ]
+        split, maps = self.joint.split, self.maps(targets, choice)
         mean = self._scored[0].means[:, self._target[targets]]
         part_of = torch.full((split.cells,), -1)
         for k, part in enumerate(split.parts):
@@ -293,7 +299,7 @@ class Regression:
         for pieces, start in self._scored_rows():
             number = torch.arange(start, start + len(pieces[self.sources[0]]))
             part = part_of[split.cell[number]]
-            for k, (W, centre) in enumerate(zip(weights, centres, strict=True)):
+            for k, (W, centre) in enumerate(maps):
                 own = (part == k).nonzero()[:, 0]
                 block, stratum = split.block[number[own]], self._stratum(number[own])
                 X, Y = (self._shifted(pieces, names, own) for names in (self.sources, self.targets))

@@ -22,7 +22,7 @@ from widthwise.store import Store, save_tensors
 from widthwise.training import Interrupted
 
 SPLITS_VERSION = 1
-CELLS = {"validation": 15, "unseen": 15, "test": 5, "probe": 6}  # of each split
+CELLS = {"validation": 15, "unseen": 15, "shuffled": 15, "test": 5, "probe": 6}  # of each split
 Name = Callable[[Net, str], str]  # of a network's "features" or "logits" among the groups of a joint
 
 
@@ -30,14 +30,14 @@ def keys(
     comparisons: Iterable[Comparison], runs: Mapping[Net, Run], samples: Samples, store: Store
 ) -> dict[Comparison, str]:
     """Return every comparison's key: of its features' checksums, rows, measure, options and version."""
-    known: dict[tuple[Net, bool], list[str]] = {}
+    known: dict[tuple[Net, str], list[str]] = {}
 
-    def checksums(net: Net, trained: bool) -> list[str]:
-        if (net, trained) not in known:
-            entries = features.find(store, runs[net], _snapshot(trained))
+    def checksums(net: Net, snapshot: str) -> list[str]:
+        if (net, snapshot) not in known:
+            entries = features.find(store, runs[net], snapshot)
             assert entries is not None, f"no features of {runs[net].key}"
-            known[net, trained] = [next(iter(e.files.values())) for e in entries.values()]
-        return known[net, trained]
+            known[net, snapshot] = [next(iter(e.files.values())) for e in entries.values()]
+        return known[net, snapshot]
 
     rows = [samples.checksum, digest(samples.ids.tolist()), digest(samples.trained.tolist()), SPLITS_VERSION]
     rows.append(digest(samples.labels.tolist()))
@@ -47,8 +47,8 @@ def keys(
             "measure": c.measure,
             "version": family.member("measures", c.measure).VERSION,
             "options": dict(c.options),
-            "source": [checksums(net, c.trained) for net in c.source],
-            "target": [checksums(net, c.trained) for net in c.target],
+            "source": [checksums(net, c.snapshot) for net in c.source],
+            "target": [checksums(net, c.snapshot) for net in c.target],
             "of": c.of,
             "rows": [c.split, *rows],
         }
@@ -136,8 +136,8 @@ def split_rows(name: str, samples: Samples) -> tuple[Tensor, Split]:
     test = n + torch.arange(len(samples.test_ids))
     if name == "validation":
         return trained, k_fold(name, ids[trained], groups=groups(trained))
-    if name == "unseen":
-        rows = torch.cat([reserve, test])
+    if name in ("unseen", "shuffled"):
+        rows = torch.cat([reserve if name == "unseen" else trained, test])
         return rows, k_fold(name, ids[rows], groups=groups(rows))
     if name == "test":
         rows = torch.cat([trained, test])
@@ -177,7 +177,7 @@ def _joint(comparisons: Sequence[Comparison], runs: Mapping[Net, Run], samples: 
     groups: dict[str, Concatenation] = {}
     content: dict[str, tuple[str, ...]] = {}
     for net, of in _groups(comparisons):
-        entries = features.find(store, runs[net], _snapshot(comparisons[0].trained))
+        entries = features.find(store, runs[net], comparisons[0].snapshot)
         assert entries is not None
         parts = [entries[part].tensors("features")[of] for part in features.PARTS]
         groups[group(net, of)] = Concatenation([torch.cat(parts)[rows]])
@@ -204,7 +204,7 @@ def blocks(
     comparisons: Sequence[Comparison], columns: Callable[[Net, str], int], rows: int, classes: int
 ) -> dict[Hashable, int]:
     """Return the bytes of every moment block that is kept of one pass over so many rows, by what it is of."""
-    split, trained, cells = comparisons[0].split, comparisons[0].trained, CELLS[comparisons[0].split]
+    split, snapshot, cells = comparisons[0].split, comparisons[0].snapshot, CELLS[comparisons[0].split]
     found = [
         (", ".join(group(*member) for member in members), sum(columns(*member) for member in members))
         for members in bundles(comparisons, columns)
@@ -212,7 +212,7 @@ def blocks(
     if not moment_blocks.kept(rows, sum(p for _, p in found) + classes, cells):
         return {}
     pairs = combinations_with_replacement([*found, ("labels", classes)], 2)
-    return {(split, trained, a, b): moment_blocks.size(p, q, cells) // (1 + (a == b)) for (a, p), (b, q) in pairs}
+    return {(split, snapshot, a, b): moment_blocks.size(p, q, cells) // (1 + (a == b)) for (a, p), (b, q) in pairs}
 
 
 def _groups(comparisons: Iterable[Comparison]) -> list[tuple[Net, str]]:
@@ -223,10 +223,6 @@ def _groups(comparisons: Iterable[Comparison]) -> list[tuple[Net, str]]:
         if "logits" in family.member("measures", measure).NEEDS:
             wanted |= {(net, "logits") for net in source}
     return sorted(wanted, key=lambda found: (found[1], -found[0].width, found[0].seed))
-
-
-def _snapshot(trained: bool) -> str:
-    return "final" if trained else "initial"
 
 
 def _write(store: Store, key: str, c: Comparison, made: Score) -> None:
@@ -242,7 +238,7 @@ def _write(store: Store, key: str, c: Comparison, made: Score) -> None:
         "target": [f"{net.width} seed {net.seed}" for net in c.target],
         "of": c.of,
         "split": c.split,
-        "trained": c.trained,
+        "snapshot": c.snapshot,
         "options": dict(c.options),
     }
     store.make("scores", key, write, facts)

@@ -18,7 +18,7 @@ from widthwise.networks.base import Network
 from widthwise.ragged import Ragged
 from widthwise.samples import Samples
 
-SNAPSHOTS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # training accuracies
+SNAPSHOTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # training accuracies
 WATCHED = 1000  # test rows whose accuracy is taken every epoch; all of them at the end
 WARM_UP = 0.3  # share of one_cycle's steps in which the rate rises
 

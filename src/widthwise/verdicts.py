@@ -72,6 +72,22 @@ def performance(*, low: float, high: float, margin: float, wide: int) -> str:
     return NOT_CONFIRMED if low > -margin else BELOW_RESOLUTION
 
 
+def residuals(*, gain: tuple[float, float], reverse: tuple[float, float], margin: float, wide: int) -> str:
+    """Return the word for residuals at one width.
+
+    Args:
+        gain: low and high of what a wide network's residuals add to narrow networks, more than others' do.
+        reverse: low and high of what the narrow ones' residuals add to a wide network.
+        margin: epsilon, what counts.
+        wide: number of wide networks; fewer than 3 resolve nothing.
+    """
+    if wide < 3 or not all(map(math.isfinite, (*gain, *reverse))):
+        return BELOW_RESOLUTION
+    if gain[0] > margin and reverse[1] < margin:
+        return CONFIRMED
+    return NOT_CONFIRMED if gain[1] < margin or reverse[0] > margin else BELOW_RESOLUTION
+
+
 def overall(words: Sequence[str]) -> str:
     """Return the word that all widths share; "not confirmed here" where any says so; else below resolution."""
     if len(set(words)) == 1:

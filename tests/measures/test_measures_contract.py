@@ -34,7 +34,7 @@ def features(seed: int) -> dict[str, torch.Tensor]:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     hidden = normal(n, 8)
-    source = (hidden @ normal(8, p)).relu() * torch.linspace(0.3, 3, p)
+    source = (hidden[:, :6] @ normal(6, p)).relu() * torch.linspace(0.3, 3, p)
     target = (hidden @ normal(8, t)).relu() * torch.linspace(0.5, 8, t)
     logits = hidden @ normal(8, classes) + normal(n, classes)
     return {"a": source[:, : p // 2], "b": source[:, p // 2 :], "t": target, "a logits": logits, "b logits": logits}

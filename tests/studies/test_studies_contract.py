@@ -1,6 +1,7 @@
 """Every study, from made-up scores alone: no disk, no training, no network."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -17,9 +18,10 @@ from widthwise.studies import base as studies
 FEATURES = 6
 
 
-def design(name, **over):
+def design(name, concatenations_of_a_quarter=2, **over):
+    concatenations = {"1/2": 3, "1/4": concatenations_of_a_quarter}
     return Design(
-        study(studies=[name], widths=["1", "1/2", "1/4"], concatenations={"1/2": 3, "1/4": 2}, **over), (1, 8, 8), 10
+        study(studies=[name], widths=["1", "1/2", "1/4"], concatenations=concatenations, **over), (1, 8, 8), 10
     )
 
 
@@ -32,6 +34,7 @@ def made_up(comparison: Comparison, narrow: float = 0.3, wide: float = 0.2) -> S
     values = dict.fromkeys(("mean_all", "median", "variance_weighted", "worst"), e)
     values |= {"constant": 0, "unsupported": 0, "outlying": 0, "rows": 100, "rows_fit": 80, "p_live": 4, "df": 3.0}
     values |= {"extrapolated": {"quarter": e + 0.03, "half": e + 0.01, "fit": e}, "penalty": 1e-3, "p": 4}
+    values |= {"scale": 1.0, "columns": 8, "spanned": 1}
     generator = torch.Generator().manual_seed(len(source))
     totals = torch.rand(50, FEATURES, dtype=torch.float64, generator=generator) + 1
     arrays = {
@@ -137,3 +140,43 @@ def test_a_study_that_is_not_there_is_named():
 
 def test_the_table_has_the_columns_that_are_documented():
     assert COLUMNS[:6] == ("study", "measure", "statistic", "split", "trained", "width")
+
+
+def test_networks_of_equal_training_accuracy_are_compared_at_the_highest_that_all_reached():
+    d = design("width_gap")
+    nets = [*d.wide, *(net for width in d.widths for net in d.narrow(width))]
+    assert not [c for c in studies.comparisons(d, {}) if c.snapshot.startswith("at_")]
+    reached = {net: frozenset({"at_0.5", "at_0.9"} if net.width > Fraction(1, 4) else {"at_0.5"}) for net in nets}
+    known = replace(d, reached=reached)
+    at = {(c.networks[0].width, c.snapshot) for c in studies.comparisons(known, {}) if c.snapshot.startswith("at_")}
+    assert at == {(Fraction(1, 2), "at_0.9"), (Fraction(1, 4), "at_0.5"), (1, "at_0.9"), (1, "at_0.5")}
+    rows = [r for r in studies.rows(known, solved(known)) if r.statistic == "equal_accuracy"]
+    assert {r.method for r in rows if r.width == "1/4"} == {"all networks at a training accuracy of 0.5"}
+    assert not [r for r in studies.rows(d, solved(d)) if "equal_accuracy" in r.statistic]
+
+
+def test_residuals_stand_against_networks_that_are_not_in_the_concatenation():
+    for repeats in (1, 2):
+        d = design("residuals", concatenations_of_a_quarter=repeats)
+        asked = [c for c in studies.comparisons(d, {}) if dict(c.options).get("columns")]
+        assert len(asked) == repeats
+        for c in asked:
+            assert not set(c.source) & set(c.target)
+            assert len(c.target) == d.matching(Fraction(1, 4), "features")
+
+
+def test_without_outlying_features_a_mean_is_over_the_others():
+    d = design("outliers")
+
+    def wild(c):
+        score = made_up(c)
+        errors = torch.tensor([0.1, 0.3, 7.0, math.nan, 0.2, 0.2], dtype=torch.float64)
+        return replace(score, arrays=score.arrays | {"per_feature": errors, "supported": errors < 1})
+
+    scores = {c: wild(c) for c in studies.comparisons(d, {})}
+    found = {r.statistic: r.value for r in studies.rows(d, scores) if r.width == "1/4" and r.split == "test"}
+    targets = 2 * 3  # of each of two concatenations, every wide network
+    assert found["outlying"] == targets
+    assert found["features"] == 5 * targets
+    assert found["mean_without_outlying"] == pytest.approx(0.2)
+    assert found["mean_all"] == pytest.approx(7.8 / 5)

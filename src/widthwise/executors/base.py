@@ -11,9 +11,10 @@ most the work since the last checkpoint.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 
 from widthwise import config, family, features, fleet, samples, scoring
 from widthwise.cost import work_units
@@ -217,6 +218,7 @@ class _Session:
             self.train(missing)
             self.extract(missing)
             scores |= self.compare(missing)
+            self.look(missing)
         return self.collect(scores)
 
     def runs(self, comparisons: Iterable[Comparison]) -> dict[Net, config.Run]:
@@ -229,11 +231,20 @@ class _Session:
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
         self.perform([Train(tuple(runs)) for runs in fleet.groups(lacking, steps, self.worker.device, self.count)])
 
+    def look(self, comparisons: Iterable[Comparison]) -> None:
+        """Tell the design which training accuracies the networks of some comparisons have snapshots of."""
+        reached = dict(self.design.reached)
+        for net, run in self.runs(c for c in comparisons if c.trained).items():
+            entry = self.store.get("runs", run.key)
+            assert entry is not None
+            names = (Path(name).name.removesuffix(".safetensors") for name in entry.files)
+            reached[net] = frozenset(name for name in names if name.startswith("at_"))
+        self.design = replace(self.design, reached=reached)
+
     def extract(self, comparisons: Sequence[Comparison]) -> None:
         found: list[Extract] = []
-        for trained in (False, True):
-            snapshot = "final" if trained else "initial"
-            wanted = self.runs(c for c in comparisons if c.trained is trained).values()
+        for snapshot in dict.fromkeys(c.snapshot for c in comparisons):
+            wanted = self.runs(c for c in comparisons if c.snapshot == snapshot).values()
             lacking = [run for run in wanted if features.find(self.store, run, snapshot) is None]
             found += [Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking, device=self.worker.device)]
         self.perform(found)
@@ -243,7 +254,7 @@ class _Session:
         keys = scoring.keys(comparisons, runs, self.worker.samples, self.store)
         shared: dict[tuple, list[Comparison]] = {}
         for c in comparisons:
-            shared.setdefault((c.together or c.measure, c.split, c.trained), []).append(c)
+            shared.setdefault((c.together or c.measure, c.split, c.snapshot), []).append(c)
         self.perform(
             [
                 Compare(tuple(group), tuple((net, runs[net]) for net in {n: 0 for c in group for n in c.networks}))

@@ -238,7 +238,7 @@ def probe(
     for part in parts:
         if id(part.fit) not in fitted:
             choosing = {k: other.select for k, other in enumerate(parts) if other.fit is part.fit}
-            fitted[id(part.fit)] = _path(X, labels, part.fit, choosing, classes, penalties)
+            fitted[id(part.fit)] = path(X, labels, part.fit, choosing, classes, penalties)
     curves = [fitted[id(part.fit)][1][k] for k, part in enumerate(parts)]
     losses = torch.tensor([curve[: min(map(len, curves))] for curve in curves], dtype=torch.float64)
     found = torch.full((len(X), classes), math.nan, dtype=torch.float64)
@@ -249,11 +249,11 @@ def probe(
         found[part.score] = fitted[id(part.fit)][0].logits(X[part.score], best)
         chosen.append(best)
     on_edge = sum(best in (0, len(penalties) - 1) for best in chosen) if len(penalties) > 1 else 0
-    live = min(path.live for path, _ in fitted.values())
+    live = min(own.live for own, _ in fitted.values())
     return Probe(found, tuple(float(penalties[best]) for best in chosen), on_edge, live)
 
 
-def _path(
+def path(
     X: Tensor,
     labels: Tensor,
     fit: Tensor,

@@ -53,6 +53,7 @@ CHECKS = {
     "extrapolated_aitken": "extrapolated, Aitken",
     "standardized": "standardised sources",
     "within_class": "within class",
+    "equal_accuracy": "equal training accuracy",
 }
 ZERO = {"value": 0.0, "low": None, "high": None}
 WIDTH_TITLE = ["width", "networks together"]
@@ -97,6 +98,7 @@ def probe_accuracy(results: Results, study: str) -> dict | None:
     """Return test accuracy against width for every readout, one panel a matching rule."""
     rows = select(results.rows, study=study, measure="probe_accuracy", trained=True)
     rows = [row for row in rows if finite(row.value) is not None and row.width]
+    rows = [row for row in rows if not row.statistic.endswith("_equal_size")]
     looks = _readouts(rows)
     datasets, panels = {}, []
     matchings = distinct((row.matching for row in rows), MATCHINGS) or ["all"]

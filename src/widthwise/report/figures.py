@@ -5,36 +5,53 @@ Vega-Lite specification, or None where there is nothing to draw.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from widthwise.report.by_epoch import LINES_A_WIDTH, training_curves
 from widthwise.report.by_feature import BINS_A_DECADE, feature_errors
+from widthwise.report.by_form import residual_accuracy
 from widthwise.report.by_width import gap_checks, probe_accuracy, span_error, span_gap
 from widthwise.report.comparison import MATCHINGS, distinct, one_interval, select, slug
 from widthwise.report.table import finite
 from widthwise.results import Results, Row
 
+TABLES_ONLY = ("outliers",)
 ASKED = {
     "width_gap": "narrow networks span a wide one",
     "reverse_gap": "a wide network spans narrow ones",
+    "shuffled": "narrow networks span a wide one, on rows of every kind and mixed",
+}
+PAPER = {  # which of the paper's figures a figure draws anew
+    "span_error_width_gap": "The paper's Figures 1 and 11.",
+    "span_gap_width_gap": "The paper's Figures 1 and 11.",
+    "span_error_reverse_gap": "The paper's Figures 2 and 13.",
+    "span_gap_reverse_gap": "The paper's Figures 2 and 13.",
+    "probe_accuracy_feature_performance": "The paper's Figure 3.",
+    "residual_accuracy_residuals": "The paper's Figures 4 and 10.",
+    "span_error_width_gap_untrained": "The paper's Figures 7 and 12.",
+    "span_gap_width_gap_untrained": "The paper's Figures 7 and 12.",
+    "span_error_reverse_gap_untrained": "The paper's Figures 8 and 14.",
+    "span_gap_reverse_gap_untrained": "The paper's Figures 8 and 14.",
 }
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: `name` is its file's, `spec` its Vega-Lite specification."""
+    """A figure: `name` is its file's, `spec` its Vega-Lite specification; `study` whose page it is on."""
 
     name: str
     title: str
     caption: str
     spec: dict
+    study: str | None = None
 
 
 def figures(results: Results) -> list[Figure]:
     """Return every figure that has something to show, in the order of the page."""
     studies = distinct([row.study for row in results.rows] + [found.study for found in results.feature_errors])
-    found = [figure for study in studies for figure in (*_spans(results, study), *_readouts(results, study))]
-    found += [figure for study in studies for figure in _untrained(results, study)]
+    studies = [study for study in studies if study not in TABLES_ONLY]
+    found = [replace(f, study=s) for s in studies for f in (*_spans(results, s), *_readouts(results, s))]
+    found += [replace(f, study=s) for s in studies for f in _untrained(results, s)]
     return found + list(_training(results))
 
 
@@ -80,6 +97,15 @@ def _readouts(results: Results, study: str) -> Iterator[Figure]:
         probe_accuracy(results, study),
     )
 
+    yield from _drawn(
+        f"residual_accuracy_{study}",
+        "Residuals: what one side misses of the other, beside its own features",
+        "Probes fitted and scored on rows that no network was trained on. What residuals of the other kind add is "
+        "read against what as many of the same kind, of noise, or of other rows add."
+        f"{_bars(results, study, 'residual_accuracy', below=False)}",
+        residual_accuracy(results, study),
+    )
+
 
 def _untrained(results: Results, study: str) -> Iterator[Figure]:
     yield from _drawn(
@@ -109,7 +135,7 @@ def _training(results: Results) -> Iterator[Figure]:
 
 def _drawn(name: str, title: str, caption: str, spec: dict | None) -> Iterator[Figure]:
     if spec is not None:
-        yield Figure(slug(name), title, caption, spec)
+        yield Figure(slug(name), title, f"{caption} {PAPER.get(slug(name), '')}".rstrip(), spec)
 
 
 def _asked(study: str) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from widthwise.errors import StorageError, UsageError
 
 MARK = '<meta name="generator" content="Widthwise'
-OURS = re.compile(r"(summary_[\w-]+|scores|networks|findings|history|feature_errors)\.(csv|json)|index\.html|figures")
+OURS = re.compile(
+    r"(summary_[\w-]+|paper_\w+|scores|networks|findings|history|feature_errors)\.(csv|json|tex)|[\w-]+\.html|cite\.(bib|ris)|figures"
+)
 
 
 def replace(target: Path, files: Mapping[str, str]) -> Path:

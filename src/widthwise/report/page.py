@@ -1,7 +1,10 @@
 """The report: one page that opens offline, and beside it the same tables and figures as files.
 
 index.html                everything, in one file that asks the network for nothing
-scores.csv, scores.json   the tables: scores, networks, findings, history, feature_errors, summary_STUDY
+STUDY.html                the same of one study, where there are several
+scores.csv, scores.json   the tables: scores, networks, findings, history, feature_errors, summary_STUDY, paper_TABLE
+summary_STUDY.tex         the short ones for LaTeX
+cite.bib, cite.ris        how to cite
 figures/NAME.svg          the figures, and their specifications as NAME.vl.json
 """
 
@@ -10,7 +13,7 @@ import importlib.metadata
 import importlib.resources
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +21,15 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from widthwise.report import drawing, folder, theme
+from widthwise.report import cite, drawing, folder, paper, theme
+from widthwise.report.comparison import distinct, slug
 from widthwise.report.figures import Figure, figures
 from widthwise.report.spec import stacked
-from widthwise.report.table import Cell, Table, finite, text, to_csv, to_json
+from widthwise.report.table import Cell, Table, finite, text, to_csv, to_json, to_latex
 from widthwise.report.tables import feature_errors, findings, history, networks, score_table, summaries
 from widthwise.results import Results
+
+OF_A_STUDY = ("rows", "findings", "feature_errors")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,12 @@ def files(results: Results) -> dict[str, str]:
         Drawn(figure, drawing.draw(figure.spec), drawing.draw(stacked(figure.spec))) for figure in figures(results)
     ]
     found = {"index.html": render(results, drawn)}
+    studies = distinct(row.study for row in results.rows)
+    if len(studies) > 1:
+        found["index.html"] = render(results, drawn, others=[(f"{slug(s)}.html", s) for s in studies])
+        for study in studies:
+            own = [each for each in drawn if each.figure.study == study]
+            found[f"{slug(study)}.html"] = render(only(results, study), own, others=[("index.html", "all studies")])
     beside = [
         score_table(results),
         networks(results),
@@ -58,17 +70,26 @@ def files(results: Results) -> dict[str, str]:
         history(results),
         feature_errors(results),
     ]
-    for table in [*beside, *summaries(results)]:
+    short = [*summaries(results), *paper.tables(results)]
+    for table in [*beside, *short]:
         found[f"{table.name}.csv"] = to_csv(table)
         found[f"{table.name}.json"] = to_json(table)
+    found |= {f"{table.name}.tex": to_latex(table) for table in short}
+    found |= {"cite.bib": cite.bibtex(_version()), "cite.ris": cite.ris(_version())}
     for each in drawn:
         found[f"figures/{each.figure.name}.svg"] = each.wide
         found[f"figures/{each.figure.name}.vl.json"] = json.dumps(each.figure.spec, indent=1)
     return found
 
 
-def render(results: Results, drawn: list[Drawn]) -> str:
-    """Return the page."""
+def only(results: Results, study: str) -> Results:
+    """Return what one study says, and the networks."""
+    parts = {name: tuple(p for p in getattr(results, name) if p.study == study) for name in OF_A_STUDY}
+    return dataclasses.replace(results, title=f"{results.title}: {study.replace('_', ' ')}", **parts)
+
+
+def render(results: Results, drawn: list[Drawn], others: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the page; `others` are the pages beside it, each a file's name and what it is of."""
     source = importlib.resources.files("widthwise.report").joinpath("page.html").read_text("utf-8")
     page = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -77,7 +98,11 @@ def render(results: Results, drawn: list[Drawn]) -> str:
         title=results.title,
         version=_version(),
         findings=results.findings,
+        others=[(name, of.replace("_", " ")) for name, of in others],
         summaries=summaries(results),
+        paper=paper.tables(results),
+        bibtex=cite.bibtex(_version()),
+        ris=cite.ris(_version()),
         figures=[_inlined(each) for each in drawn],
         by_hand=drawing.converter() is None,
         networks=networks(results),

@@ -13,6 +13,7 @@ from widthwise.report.comparison import widths
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 STACKED_WIDTH = 292
+LEAST_SPAN = 1e-6  # of an axis: what differs by less is rounding
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def ends(values: Iterable[float | None], *, include: Iterable[float] = ()) -> tu
     """Return round ends that hold all the values, with a step's room where they are not in `include`."""
     numbers = [v for v in (*values, *include) if v is not None and math.isfinite(v)] or [0.0, 1.0]
     low, high = min(numbers), max(numbers)
-    step = _step(high - low or abs(high) or 1.0)
+    step = _step(max(high - low or abs(high) or 1.0, LEAST_SPAN))
     below = low if low in include else low - 0.2 * step
     above = high if high in include else high + 0.2 * step
     return round(math.floor(below / step) * step, 12), round(math.ceil(above / step) * step, 12)

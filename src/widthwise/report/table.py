@@ -112,6 +112,24 @@ def to_markdown(table: Table) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def to_latex(table: Table) -> str:
+    """Return the table for LaTeX, with booktabs' rules: what a reader sees, the caption above it."""
+    lines = [[_latex(cell) for cell in line] for line in _read(table)]
+    columns = "".join("r" if right else "l" for right in _right(table))
+    head, *body = [f"{' & '.join(line)} \\\\" for line in lines]
+    rules = ["\\toprule", head, "\\midrule", *body, "\\bottomrule"]
+    inside = "\n".join(rules)
+    return (
+        f"\\begin{{table}}\n\\caption{{{_latex(table.title)}. {_latex(table.caption)}}}\n\\label{{tab:{table.name}}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n{inside}\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+def _latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
 def to_csv(table: Table) -> str:
     """Return the table as CSV with a header, every number at full precision."""
     lines = io.StringIO()

@@ -22,6 +22,7 @@ from widthwise.results import Results, Row
 __all__ = ["Table", "summaries", "summary", "tables", "to_csv", "to_json", "to_markdown", "to_text"]
 
 LEGEND = "FSE: 0 spanned, 1 no better than the mean. FSG: FSE less baseline."
+PAPERS = ("shuffled", "outliers")  # studies that a table of the paper sums up
 PAPER = "parameters"  # the paper's matching rule, marked with a star
 
 
@@ -51,7 +52,8 @@ def summary(results: Results) -> str:
 
 def summaries(results: Results) -> list[Table]:
     """Return one short table a study that compares widths: what is spanned, the gap, the performance."""
-    studies = distinct(row.study for row in results.rows if row.measure in ("span_error", "span_gap"))
+    spans = (row for row in results.rows if row.measure in ("span_error", "span_gap"))
+    studies = distinct(row.study for row in spans if row.study not in PAPERS)
     found = [_summary(results, study) for study in studies]
     return [table for table in found if table.rows]
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from widthwise import seeds, verdicts
-from widthwise.design import Comparison, Design, Net, Scores, described, left_out
+from widthwise import accuracies, verdicts
+from widthwise.design import Comparison, Design, Net, Scores, described, left_out, snapshot
 from widthwise.gaps import interval_fields, percent, signed
 from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
@@ -31,7 +31,7 @@ class Method:
     def comparison(self, source: Source, trained: bool) -> Comparison:
         """Return the accuracy of a source by this method, on test rows."""
         together = f"{STUDY} {source[0].width} {source[0].seed}"
-        return Comparison(self.measure, source, (), "probe", trained, options=self.options, together=together)
+        return Comparison(self.measure, source, (), "probe", snapshot(trained), options=self.options, together=together)
 
 
 HEADS = (
@@ -55,7 +55,7 @@ def comparisons(
     """
     methods = _methods(rows)
     sides = [_wide(design), *(_concatenations(design, width) for width in design.widths)]
-    for side in sides:
+    for side in [*sides, *(_wide_together(design, width) for width in design.widths)]:
         for source in side:
             yield from (method.comparison(source, trained) for method in methods)
     for width in design.widths:
@@ -76,6 +76,9 @@ def rows(
     for width in design.widths:
         table += _side_rows(_concatenations(design, width), str(width), "parameters", methods, scores, trained)
         table.append(_own_row(design.narrow(width), scores, trained))
+        if together := _wide_together(design, width):
+            found = _side_rows(together, str(width), None, methods, scores, trained)
+            table += [replace(row, statistic=f"{row.statistic}_equal_size") for row in found]
         table += _gap_rows(design, width, methods, scores, trained)
     return table
 
@@ -123,12 +126,18 @@ def _concatenations(design: Design, width: Fraction) -> list[Source]:
     return design.concatenations(width, "parameters")
 
 
+def _wide_together(design: Design, width: Fraction) -> list[Source]:
+    """Return wide networks put together to as many features as the narrow ones of a width, if there are such."""
+    k = design.wide_together(width)
+    return [design.wide[:k]] if k and k <= len(design.wide) else []
+
+
 def _value(source: Source, method: Method, scores: Scores, trained: bool) -> float:
     return scores[method.comparison(source, trained)].value
 
 
 def _mean(side: Sequence[Source], method: Method, scores: Scores, trained: bool) -> float:
-    return sum(_value(source, method, scores, trained) for source in side) / len(side)
+    return accuracies.mean((method.comparison(source, trained) for source in side), scores)
 
 
 def _best(side: Sequence[Source], methods: Sequence[Method], scores: Scores, trained: bool) -> Method:
@@ -212,14 +221,8 @@ def _own_row(nets: Sequence[Net], scores: Scores, trained: bool) -> Row:
 
 def _over_rows(parts: Sequence[tuple[Sequence[Source], Method, float]], scores: Scores, trained: bool) -> Interval:
     """Return a signed sum of mean accuracies, with its interval over rows, draws paired."""
-    terms, constant = [], 0.0
-    for side, method, sign in parts:
-        constant += sign
-        for source in side:
-            arrays = scores[method.comparison(source, trained)].arrays
-            terms.append(intervals.Term(-sign / len(side), arrays["block_wrong"], arrays["block_rows"]))
-    found = intervals.row_interval_of(terms, generator=seeds.stream(0, "row bootstrap"))
-    return intervals.shifted(found, constant)
+    asked = [([method.comparison(source, trained) for source in side], sign) for side, method, sign in parts]
+    return accuracies.over_rows(asked, scores)
 
 
 def _verdict(over: Interval, design: Design) -> str:

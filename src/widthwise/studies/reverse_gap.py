@@ -82,7 +82,8 @@ def _gap(design: Design, width: Fraction, trained: bool) -> Gap:
         tuple(f"wide {net.seed}" for net in design.wide),
         tuple(_unit(g) for g in range(len(grouped))),
     )
-    return Gap(STUDY, width, "features", trained, tuple(wide), tuple(narrow), factors)
+    at = design.equal_accuracy([*design.wide, *nets])
+    return Gap(STUDY, width, "features", trained, tuple(wide), tuple(narrow), factors, at=at)
 
 
 def _unit(group: int | None) -> str:

@@ -71,7 +71,9 @@ def _gaps(design: Design, trained: bool) -> Iterator[Gap]:
     for width in design.widths:
         for matching in MATCHINGS:
             concatenations = design.concatenations(width, matching)
-            yield span_gap(STUDY, design.wide, concatenations, width, matching, trained)
+            nets = {net for members in (design.wide, *concatenations) for net in members}
+            at = design.equal_accuracy(nets)
+            yield span_gap(STUDY, design.wide, concatenations, width, matching, trained, at)
 
 
 def _equal_size(design: Design, width: Fraction) -> list[Term]:
@@ -80,9 +82,8 @@ def _equal_size(design: Design, width: Fraction) -> list[Term]:
     It separates "narrow" from "more regressors"; empty where there are too few wide networks, or no whole
     number of them has as many features.
     """
-    wide, m = design.wide, design.matching(width, "parameters")
-    k, rest = divmod(m * design.features(width), design.features(Fraction(1)))
-    if rest or not 2 <= k < len(wide):
+    wide, k = design.wide, design.wide_together(width)
+    if k is None or k >= len(wide):
         return []
     terms = []
     for i, target in enumerate(wide):
