@@ -58,7 +58,7 @@ TABLE = {
     "cpu": {
         "resnet18": ((3, Form("grouped", 8)),),
         "mlp": ((65, Form("batched", 64)), (257, Form("batched", 16))),
-        "transformer": ((33, Form("batched", 8)),),
+        "transformer": ((33, Form("batched", 4)),),
     },
     "cuda": {
         "resnet18": ((17, Form("grouped", 64)),),
