@@ -64,7 +64,7 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
     )
     expected = (
         ("tittle: unknown key; allowed are title, data, network", "Did you mean title?"),
-        ("data.kind: no data", 'no data "digit"; there are cifar10, digits, mnli', "Did you mean digits?"),
+        ("data.kind: no data", 'no data "digit"; there are cifar10, digits, mnli, planted', "Did you mean digits?"),
         ("data.reserve: should be less than 1, not 1.5",),
         ("network: mlp has no option", "its options: hidden=256, depth=2. Did you mean hidden?"),
         ("training.epocs: unknown key; allowed are epochs", "Did you mean epochs?"),
@@ -91,6 +91,19 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
         ({"widths": [2, 1]}, "widths: a width is in (0, 1], not 2; make the base network wider with network.base."),
         ({"widths": []}, "widths: needs at least 1, not 0."),
         ({"widths": [1, "1/3"]}, "widths: 1/3 of base 1: a layer of 256 at scale 1/3 would have 256/3 channels"),
+        (
+            {"network": {"kind": "mlp"}, "data": {"kind": "mnli"}},
+            "network: mlp takes samples of one shape, not the texts",
+        ),
+        ({"network": {"kind": "transformer"}, "data": {"kind": "digits"}}, "network: transformer takes texts of shape"),
+        (
+            {"network": {"kind": "transformer"}, "data": {"kind": "mnli"}, "widths": [1, "1/64"]},
+            "widths: 1/64 of base 1: ",
+        ),
+        (
+            {"network": {"kind": "transformer"}, "data": {"kind": "mnli", "longest": "long"}},
+            "data.longest: should be a",
+        ),
         ({"network": {"kind": "resnet18", "base": "1/3"}, "widths": [1], "data": {"kind": "cifar10"}}, "base 1/3"),
         ({"network": {"kind": "mlp", "depth": 0}, "widths": [1]}, "widths: 1 of base 1: mlp needs depth"),
         ({"concatenations": {"1/3": 2}}, "concatenations.1/3: not one of the narrow widths: 1/2, 1/4, 1/8."),

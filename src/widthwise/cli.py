@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,7 @@ from widthwise.file_commands import gap, span
 
 if TYPE_CHECKING:
     from widthwise.config import Study
+    from widthwise.cost import Plan
     from widthwise.results import Results
     from widthwise.store import Store
 
@@ -49,7 +50,14 @@ def demo(*, common: Common = NOTHING) -> None:
 
 
 @app.command
-def run(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = NOTHING) -> None:
+def run(
+    file: Path,
+    /,
+    *overrides: Overrides,
+    preset: str | None = None,
+    budget: str | None = None,
+    common: Common = NOTHING,
+) -> None:
     """Do what a study file asks for and is not in the store yet, and report. Stopped, it goes on from there.
 
     Values of the file are changed behind it: `run study.yaml --training.epochs 5 --widths [1,1/4]`.
@@ -57,36 +65,60 @@ def run(file: Path, /, *overrides: Overrides, preset: str | None = None, common:
     Args:
         file: A study file (YAML).
         preset: A name under the file's presets.
+        budget: A time such as 30m or 2h: rows and epochs are picked to fit it, and said.
     """
-    _run(file, preset, overrides, common)
+    _run(file, preset, overrides, common, budget)
 
 
 @app.command
-def plan(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = NOTHING) -> None:
+def plan(
+    file: Path,
+    /,
+    *overrides: Overrides,
+    preset: str | None = None,
+    budget: str | None = None,
+    common: Common = NOTHING,
+) -> None:
     """Say what a study file will train, how long that takes, and what is in the store already.
 
     Args:
         file: A study file (YAML).
-        preset: A name under the file's presets.
+        preset: A name under the file's presets. Left out, each of them is told too.
+        budget: A time such as 30m or 2h: rows and epochs are picked to fit it, and said.
     """
     from widthwise import cost
 
-    study = _study(file, preset, overrides, common)
+    study = _study(file, preset, overrides, common, budget)
     found = cost.plan(study, _store(common), device=common.device, jobs=common.jobs)
-    say(found.to_dict() if common.json else str(found))
+    each = {}
+    if preset is None and budget is None:
+        each = {name: _study(file, name, overrides, common) for name in study.presets}
+    plans = {name: cost.plan(s, _store(common), device=common.device, jobs=common.jobs) for name, s in each.items()}
+    if common.json:
+        say(found.to_dict() | {"presets": {name: plan.to_dict() for name, plan in plans.items()}})
+    else:
+        say(f"{found}" + (f"\n\n{_presets(each, plans)}" if plans else ""))
 
 
 @app.command
-def report(file: Path, /, *overrides: Overrides, preset: str | None = None, common: Common = NOTHING) -> None:
+def report(
+    file: Path,
+    /,
+    *overrides: Overrides,
+    preset: str | None = None,
+    budget: str | None = None,
+    common: Common = NOTHING,
+) -> None:
     """Make a study's report again from what is in the store; trains nothing.
 
     Args:
         file: A study file (YAML).
         preset: A name under the file's presets.
+        budget: The time that `run` was given, if it was.
     """
     from widthwise import cost
 
-    study, store = _study(file, preset, overrides, common), _store(common)
+    study, store = _study(file, preset, overrides, common, budget), _store(common)
     missing = cost.missing(study, store)
     if missing:
         raise UsageError(
@@ -175,20 +207,30 @@ def main() -> None:
 # Studies ------------------------------------------------------------------------------------------------
 
 
-def _run(file: Path, preset: str | None, overrides: Sequence[str], common: Common) -> None:
-    study, store = _study(file, preset, overrides, common), _store(common)
+def _run(file: Path, preset: str | None, overrides: Sequence[str], common: Common, budget: str | None = None) -> None:
+    study, store = _study(file, preset, overrides, common, budget), _store(common)
     _finish(_results(study, store, common), preset, store, common)
 
 
-def _study(file: Path, preset: str | None, overrides: Sequence[str], common: Common) -> "Study":
+def _study(
+    file: Path, preset: str | None, overrides: Sequence[str], common: Common, budget: str | None = None
+) -> "Study":
     from widthwise import study_file
     from widthwise.config import Study, load_study
 
     _check(common)
-    told = study_file.overrides(overrides, Study.model_fields, [*vars(common), "preset"])
+    told = study_file.overrides(overrides, Study.model_fields, [*vars(common), "preset", "budget"])
     if common.data is not None:
         told["data.root"] = str(common.data)
-    return load_study(file, preset=preset, overrides=told)
+    study = load_study(file, preset=preset, overrides=told)
+    if budget is None:
+        return study
+    from widthwise import budget as budgets
+
+    within = budgets.seconds(budget)
+    study, picked = budgets.fitted(study, _store(common), within, device=common.device, jobs=common.jobs)
+    print(picked, file=sys.stderr)
+    return study
 
 
 def _check(common: Common) -> None:
@@ -255,6 +297,15 @@ def _stored(name: str, common: Common) -> dict[str, Any]:
 
 
 # Plain speech -------------------------------------------------------------------------------------------
+
+
+def _presets(studies: Mapping[str, "Study"], plans: Mapping[str, "Plan"]) -> str:
+    lines = [("preset", "networks", "rows", "epochs", "here", "with one GPU")]
+    for name, plan in plans.items():
+        count = sum(w.networks for w in plan.widths)
+        took = (words.duration(sum(plan.seconds.values())), words.duration(plan.gpu_seconds))
+        lines.append((name, f"{count:,}", f"{plan.rows:,}", str(studies[name].training.epochs), *took))
+    return f"{words.table(lines)}\nWith one GPU: if training reaches 10 TFLOP/s there, which nobody has measured."
 
 
 def _misused(error: CycloptsError) -> str:

@@ -349,6 +349,8 @@ def _width_problems(raw: Mapping[str, Any]) -> list[str]:
     except (ValueError, TypeError, KeyError):
         return []  # said already
     found = []
+    if repeated := sorted({str(width) for width in widths if widths.count(width) > 1}):
+        found.append(f"widths: {', '.join(repeated)} is given more than once; give each width once.")
     if widths and 1 not in widths:
         found.append("widths: 1 must be among them: it is the wide network that the others stand against.")
     concatenations = raw.get("concatenations")
@@ -381,6 +383,8 @@ def _shape_problems(raw: Mapping[str, Any]) -> list[str]:
         options, shape = _typed("networks", network), family.shape(source, _typed("data", data))
     except (ValueError, TypeError, KeyError):
         return []  # said already
+    if hasattr(source, "encode") and not hasattr(member, "TEXTS"):
+        return [f"network: {network.kind} takes samples of one shape, not the texts of {data.kind}: transformer does."]
     try:
         with torch.device("meta"):
             member.build(shape, source.CLASSES, network.base, 1, **options)

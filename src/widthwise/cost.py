@@ -25,6 +25,7 @@ PENALTIES = 21
 COMPARISON = 0.04  # seconds of one comparison beside its matrix products: splines, bootstrap, writing
 PROBE = 1200  # products with the Hessian that one probe takes
 START = 3.0  # seconds until a stage's processes have loaded what they need
+GPU = 1e13  # FLOPs a second that small convolutions may reach on one GPU
 NOTHING = "The studies of this file compare nothing: they need a width below 1, and two wide networks for a gap."
 UNREAD = "unread"  # in the place of the checksum of data that are not decoded: no run in a store has it
 
@@ -62,6 +63,7 @@ class Plan:
         seconds: of what is left, by stage, over all `processes`.
         memory: bytes at the peak, all processes together. disk: bytes in all, at most.
         blocks: bytes of the disk that moment blocks take, which can be deleted.
+        gpu_seconds: of what is left with training on one GPU, at `GPU` FLOPs a second: a figure nobody measured.
     """
 
     title: str
@@ -75,6 +77,7 @@ class Plan:
     memory: float
     disk: float
     blocks: float
+    gpu_seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -122,6 +125,12 @@ def missing(study: config.Study, store: Store) -> list[str]:
     checksum = entry.facts["checksum"] if entry else UNREAD
     runs = [design.run(net, checksum) for net in _nets(studies.comparisons(design, {}), trained=True)]
     return [run.key for run in runs if not entry or store.get("runs", run.key) is None]
+
+
+def rows_of(study: config.Study, store: Store) -> int:
+    """Return how many training rows a study's data have, the reserve among them."""
+    whole = _lengths(study.data, _decoded(study.data, store))[0]
+    return whole if study.data.rows == "all" else study.data.rows
 
 
 def work_units(run: config.Run) -> float:
@@ -213,7 +222,12 @@ class _Planner:
             memory=self.processes * (PROCESS + max(memory, *map(self.training_bytes, fleets), 0.0)),
             disk=self.disk() + self.blocks(),
             blocks=self.blocks(),
+            gpu_seconds=sum(map(self.flops, self.lacking)) / GPU + seconds["comparing"],
         )
+
+    def flops(self, run: config.Run) -> float:
+        """Return the FLOPs of one network's training."""
+        return 3.0 * machine.forward(run).flops * self.steps * self.batch
 
     def width(self, width: Fraction, seconds: float) -> WidthPlan:
         """Return the networks of one width."""
@@ -230,7 +244,7 @@ class _Planner:
             networks=len(runs),
             trained=sum(run.key in self.there for run in runs),
             begun=sum(self.begun.get(run.key, 0) > 0 for run in runs),
-            flops=3.0 * machine.forward(runs[0]).flops * self.steps * self.batch,
+            flops=self.flops(runs[0]),
             seconds=seconds,
         )
 

@@ -116,6 +116,22 @@ class Design:
         nets, stride, m = self.narrow(width), self._stride(width), self.matching(width, by)
         return [nets[c * stride : c * stride + m] for c in range(self.repeats(width))]
 
+    def crowded(self, rows: int) -> list[str]:
+        """Return a sentence for every width whose networks together have more features than a fit has rows.
+
+        `rows` are those that networks train on, of which a fold's fit has four fifths.
+        """
+        found = []
+        for width in self.widths:
+            p, fit = self.matching(width, "parameters") * self.features(width), rows * 4 // 5
+            if p > fit:
+                found.append(
+                    f"width {width}: {p:,} features of networks together for {fit:,} rows of a fit. Errors then tell "
+                    "of the number of rows as much as of the networks; use more rows (data.rows), or a narrower "
+                    "network.base."
+                )
+        return found
+
     def equal_accuracy(self, nets: Iterable[Net]) -> str | None:
         """Return the snapshot of the highest training accuracy that all networks have one of; None if none."""
         common = [self.reached.get(net, frozenset()) for net in nets]

@@ -9,6 +9,7 @@ Every job is "make it if it is not there", so doing one twice is harmless, and w
 most the work since the last checkpoint.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from widthwise.measures.base import Score
 from widthwise.results import Results, TrainedNetwork
 from widthwise.store import Store, environment
 from widthwise.studies import base as studies
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -213,6 +216,8 @@ class _Session:
         self.listener(Progress("data", 1, 1, self.study.data.kind))
         self.checksum = checksum
         self.perform([Encode(part, number) for part, number in samples.unencoded(self.study.data, self.store)])
+        for sentence in self.design.crowded(len(self.worker.samples.training_labels)):
+            log.warning(sentence)
         scores: dict[Comparison, Score] = {}
         while missing := studies.missing(self.design, scores):
             self.train(missing)

@@ -6,7 +6,7 @@ A member of this family is a file with
     def widths(scale, *, <options>) -> tuple[int, ...]   the hidden widths; they enter a run's key
     def build(shape, classes, scale, members, *, <options with defaults>) -> Network
 
-and, where the paper's samples are not CIFAR-10's, SHAPE and CLASSES, those of one sample.
+and, where it takes texts, TEXTS = True; where the paper's samples are not CIFAR-10's, SHAPE and CLASSES of its own.
 
 `shape` is one sample's, `scale` the factor on every hidden width of the textbook network (base times width).
 """

@@ -16,6 +16,7 @@ from widthwise.layers import Attention, Dropout, LayerNorm, Linear, ReLU
 from widthwise.networks.base import Network, scaled
 
 VERSION = 1
+TEXTS = True  # rows of unequal length, padded
 SHAPE, CLASSES = (64, 385), 3  # MNLI through an encoder of hidden size 384
 
 

@@ -36,7 +36,7 @@ def tables(results: Results) -> list[Table]:
 def _matching(results: Results, kind: str) -> Table:
     """Return m by parameters beside the paper's."""
     rows = [row for row in results.rows if row.matching == "parameters" and row.measure.startswith("span")]
-    ours = {row.width: found[0] for row in rows if (found := group(row.source)) and found[1] == row.width}
+    ours = {row.width: found[0] for row in rows if (found := group(row.source)) and found[0] > 1}
     known = published.MATCHING.get(kind, {})
     lines = tuple((width, ours[width], known.get(width)) for width in widths(ours)) if known else ()
     caption = "How many narrow networks have as many parameters as a wide one. The paper's base network is wider than "
