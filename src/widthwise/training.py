@@ -13,6 +13,7 @@ from widthwise import seeds
 from widthwise.config import Training
 from widthwise.data.base import crop_and_flip
 from widthwise.descent import Descent, Optimiser, at_rest
+from widthwise.errors import UsageError
 from widthwise.layers import draws, give_streams, keep, unstack
 from widthwise.networks.base import Network
 from widthwise.ragged import Ragged
@@ -194,7 +195,10 @@ class _Loop:
         """Return every member's samples, cropped and flipped from its own stream of the step; or one for all."""
         rows = self.rows.index_select(0, batch.flatten())
         if self.augment:
-            assert isinstance(rows, Tensor), "only images are augmented"
+            if isinstance(rows, Ragged):
+                raise UsageError(
+                    "training.augment: texts are not cropped and flipped; leave it out, or set it to false."
+                )
             rows = crop_and_flip(rows, self.streams("augment", self.state.step))
         return self.samples.inputs(rows, self.samples.longest).unflatten(0, batch.shape)
 

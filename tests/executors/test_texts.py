@@ -7,7 +7,8 @@ import torch
 
 import tiny_encoder
 from widthwise import features, fleet, samples
-from widthwise.config import Run, load_study
+from widthwise.config import Run, Training, load_study
+from widthwise.errors import UsageError
 from widthwise.executors import base
 from widthwise.store import Store
 
@@ -66,6 +67,14 @@ def test_no_bit_of_a_training_depends_on_companions_whose_rows_are_longer(done, 
     for run in runs[:2]:
         one, other = (Store(tmp_path / name).get("runs", run.key).tensors("final") for name in ("pair", "four"))
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_texts_are_not_augmented(done, tmp_path):
+    store, study, _, _ = done
+    data = samples.load(study.data, store)
+    run = Run(study.data, data.checksum, study.network, Training(augment=True, batch_size=8), Fraction(1), 0)
+    with pytest.raises(UsageError, match=r"training\.augment: texts are not cropped"):
+        fleet.train_fleet([run], data, Store(tmp_path))
 
 
 def test_networks_learn_what_the_texts_say(done):
