@@ -108,6 +108,13 @@ class Training(_Strict):
     init_scale: Literal["kept", "adapted"] = "adapted"
 
 
+class Tuning(_Strict):
+    """Rates and weight decays to choose from for every width, on the reserve; weight decays left out: the one."""
+
+    rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    weight_decays: tuple[Annotated[float, Field(ge=0)], ...] = ()
+
+
 class Choice(_WithOptions):
     """One study of the file: a name in `studies/`, with options."""
 
@@ -139,6 +146,7 @@ class Study(_Strict):
     data: Data = Data()
     network: Network = Network()
     training: Training = Training()
+    tuning: Tuning | None = None
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = tuple(Fraction(1, k) for k in (1, 2, 4, 8))
     wide: Count = 4
     concatenations: dict[Width, Count] = {}
@@ -157,7 +165,8 @@ class Study(_Strict):
 
     def plain(self) -> dict[str, Any]:
         """Return the study as the plain values of a study file, without presets and this machine's folders."""
-        return self.model_dump(mode="json", exclude={"presets": True, "data": {"root"}})
+        unset = {"tuning": True} if self.tuning is None else {}
+        return self.model_dump(mode="json", exclude={"presets": True, "data": {"root"}, **unset})
 
 
 @dataclass(frozen=True)
@@ -265,6 +274,10 @@ def _checked(raw: Mapping[str, Any]) -> tuple[Study | None, list[str]]:
     for where, folder, part, model in _parts(raw):
         problems += (f"{where}{problem}" for problem in _member_problems(folder, part, model))
     problems += _primary_problems(raw)
+    if study is not None and study.tuning is not None and study.data.reserve == 0:
+        problems.append(
+            "tuning: rates are chosen on rows that no network trains on; give data.reserve a share, such as 0.1."
+        )
     problems += _width_problems(raw) or _shape_problems(raw)
     if problems or study is None:
         return None, problems

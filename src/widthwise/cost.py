@@ -5,12 +5,12 @@ Times are scaled from what `machine` measures here and now: good to about half a
 
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from math import prod
 from typing import Any
 
-from widthwise import config, family, fleet, machine, scoring, words
+from widthwise import config, family, fleet, machine, samples, scoring, tuning, words
 from widthwise.design import MATCHINGS, Comparison, Design, Net
 from widthwise.errors import UsageError
 from widthwise.networks import base as networks
@@ -123,6 +123,9 @@ def missing(study: config.Study, store: Store) -> list[str]:
     """Return the keys of the networks that a study trains and that are not whole in the store."""
     design, entry = _design(study), _decoded(study.data, store)
     checksum = entry.facts["checksum"] if entry else UNREAD
+    design, lacking = _tuned(design, checksum, store)
+    if lacking:
+        return [run.key for run in lacking]
     runs = [design.run(net, checksum) for net in _nets(studies.comparisons(design, {}), trained=True)]
     return [run.key for run in runs if not entry or store.get("runs", run.key) is None]
 
@@ -188,11 +191,13 @@ class _Planner:
         self._timed: dict[Fraction, float] = {}
         checksum = entry.facts["checksum"] if entry else UNREAD
         nets = {net: None for net in [*_nets(self.comparisons, True), *_nets(self.comparisons, False)]}
+        self.design, trials = _tuned(self.design, checksum, store)
         self.runs = {net: self.design.run(net, checksum) for net in nets}
         self.there = set(store.keys("runs"))
         self.unscored = max(0.0, 1 - len(store.keys("scores")) / max(1, len(self.comparisons)))  # a share, about
         trained = set(_nets(self.comparisons, True))
         self.lacking = [run for net, run in self.runs.items() if net in trained and run.key not in self.there]
+        self.lacking += trials
         self.begun = {run.key: 0 for run in self.lacking}
         self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
 
@@ -332,6 +337,16 @@ class _Planner:
 def _design(study: config.Study) -> Design:
     member = family.member("data", study.data.kind)
     return Design(study, family.shape(member, study.data.options), member.CLASSES)
+
+
+def _tuned(design: Design, checksum: str, store: Store) -> tuple[Design, list[config.Run]]:
+    """Return a design with the rates and weight decays that its trials chose, or the trials that are missing."""
+    trials = tuning.trials(design, checksum)
+    lacking = [run for grid in trials.values() for run in grid if store.get("runs", run.key) is None]
+    if lacking or not trials:
+        return design, lacking
+    losses = tuning.losses(trials, samples.load(design.study.data, store), store)
+    return (replace(design, tuned=tuning.chosen(trials, losses)) if losses else design), []
 
 
 def _nets(comparisons: Iterable[Comparison], trained: bool) -> list[Net]:

@@ -63,12 +63,14 @@ class Design:
 
     Args:
         shape, classes: one sample's shape and the number of classes of its data.
+        tuned: how each width is trained, where that was chosen.
         reached: the snapshots that networks have of training accuracies, such as "at_0.9", once they are trained.
     """
 
     study: config.Study
     shape: tuple[int, ...]
     classes: int
+    tuned: Mapping[Fraction, config.Training] = field(default_factory=dict, compare=False, repr=False)
     reached: Mapping[Net, frozenset[str]] = field(default_factory=dict, compare=False, repr=False)
     _counts: dict = field(default_factory=dict, compare=False, repr=False)
 
@@ -145,7 +147,8 @@ class Design:
     def run(self, net: Net, checksum: str) -> config.Run:
         """Return how a network is trained."""
         study = self.study
-        return config.Run(study.data, checksum, study.network, study.training, net.width, net.seed)
+        training = self.tuned.get(net.width, study.training)
+        return config.Run(study.data, checksum, study.network, training, net.width, net.seed)
 
     def others(self, width: Fraction, c: int) -> tuple[Net, ...]:
         """Return as many narrow networks as have a wide one's features, none of them in concatenation c.

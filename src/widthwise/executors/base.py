@@ -17,12 +17,12 @@ from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
-from widthwise import config, family, features, fleet, samples, scoring
+from widthwise import config, family, features, fleet, samples, scoring, tuning
 from widthwise.cost import work_units
-from widthwise.design import Comparison, Design, Net
+from widthwise.design import FINAL, Comparison, Design, Net
 from widthwise.measures.base import Score
 from widthwise.results import Results, TrainedNetwork
-from widthwise.store import Store, environment
+from widthwise.store import Entry, Store, environment
 from widthwise.studies import base as studies
 
 log = logging.getLogger(__name__)
@@ -218,6 +218,7 @@ class _Session:
         self.perform([Encode(part, number) for part, number in samples.unencoded(self.study.data, self.store)])
         for sentence in self.design.crowded(len(self.worker.samples.training_labels)):
             log.warning(sentence)
+        self.tune()
         scores: dict[Comparison, Score] = {}
         while missing := studies.missing(self.design, scores):
             self.train(missing)
@@ -230,8 +231,23 @@ class _Session:
         nets = sorted({net for c in comparisons for net in c.networks}, key=lambda net: (-net.width, net.seed))
         return {net: self.design.run(net, self.checksum) for net in nets}
 
+    def tune(self) -> None:
+        """Choose every width's rate and weight decay, if the study asks for it."""
+        trials = tuning.trials(self.design, self.checksum)
+        every = [run for grid in trials.values() for run in grid]
+        self.train_runs(every)
+        whole = [run for run in every if not self.entry(run).facts["diverged"]]
+        self.extract_runs(whole, FINAL)
+        losses = tuning.losses(trials, self.worker.samples, self.store) if trials else {}
+        assert losses is not None, "a trial is missing"
+        self.tuned = tuning.rows(trials, losses)
+        self.design = replace(self.design, tuned=tuning.chosen(trials, losses))
+
     def train(self, comparisons: Sequence[Comparison]) -> None:
-        wanted = self.runs(c for c in comparisons if c.trained).values()
+        self.train_runs(self.runs(c for c in comparisons if c.trained).values())
+
+    def train_runs(self, wanted: Iterable[config.Run]) -> None:
+        """Train what is not in the store."""
         lacking = [run for run in wanted if self.store.get("runs", run.key) is None]
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
         self.perform([Train(tuple(runs)) for runs in fleet.groups(lacking, steps, self.worker.device, self.count)])
@@ -240,19 +256,24 @@ class _Session:
         """Tell the design which training accuracies the networks of some comparisons have snapshots of."""
         reached = dict(self.design.reached)
         for net, run in self.runs(c for c in comparisons if c.trained).items():
-            entry = self.store.get("runs", run.key)
-            assert entry is not None
-            names = (Path(name).name.removesuffix(".safetensors") for name in entry.files)
+            names = (Path(name).name.removesuffix(".safetensors") for name in self.entry(run).files)
             reached[net] = frozenset(name for name in names if name.startswith("at_"))
         self.design = replace(self.design, reached=reached)
 
     def extract(self, comparisons: Sequence[Comparison]) -> None:
-        found: list[Extract] = []
         for snapshot in dict.fromkeys(c.snapshot for c in comparisons):
-            wanted = self.runs(c for c in comparisons if c.snapshot == snapshot).values()
-            lacking = [run for run in wanted if features.find(self.store, run, snapshot) is None]
-            found += [Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking, device=self.worker.device)]
-        self.perform(found)
+            self.extract_runs(self.runs(c for c in comparisons if c.snapshot == snapshot).values(), snapshot)
+
+    def extract_runs(self, wanted: Iterable[config.Run], snapshot: str) -> None:
+        """Read the features that are not in the store."""
+        lacking = [run for run in wanted if features.find(self.store, run, snapshot) is None]
+        self.perform([Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking, device=self.worker.device)])
+
+    def entry(self, run: config.Run) -> Entry:
+        """Return what the store has of a trained network."""
+        entry = self.store.get("runs", run.key)
+        assert entry is not None, f"{run.key} is not trained"
+        return entry
 
     def compare(self, comparisons: Sequence[Comparison]) -> dict[Comparison, Score]:
         runs = self.runs(comparisons)
@@ -280,7 +301,7 @@ class _Session:
         return Results(
             title=self.study.title,
             study=self.study.plain(),
-            rows=tuple(studies.rows(self.design, scores)),
+            rows=(*self.tuned, *studies.rows(self.design, scores)),
             findings=tuple(studies.findings(self.design, scores)),
             feature_errors=tuple(studies.errors(self.design, scores)),
             networks=networks,
@@ -288,8 +309,7 @@ class _Session:
         )
 
     def trained(self, run: config.Run) -> TrainedNetwork:
-        entry = self.store.get("runs", run.key)
-        assert entry is not None
+        entry = self.entry(run)
         history = entry.json("history")
         last = history[-1] if history else {}
         nan = float("nan")

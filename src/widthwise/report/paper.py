@@ -29,7 +29,13 @@ FORMS = {
 def tables(results: Results) -> list[Table]:
     """Return every table of the paper that these results have numbers for."""
     kind = str(results.study.get("network", {}).get("kind", ""))
-    found = [_matching(results, kind), _training(results), _residuals(results, kind), _shuffled(results, kind)]
+    found = [
+        _matching(results, kind),
+        _tuning(results),
+        _training(results),
+        _residuals(results, kind),
+        _shuffled(results, kind),
+    ]
     return [table for table in [*found, _outliers(results)] if table.rows]
 
 
@@ -54,6 +60,19 @@ def _training(results: Results) -> Table:
     header = ("width", "training accuracy", "low", "high", "test accuracy", "test low", "test high")
     caption = "Means over networks, with 95 % intervals over networks. Training rows un-augmented, in evaluation mode."
     return Table("paper_table_2", "Table 2: how well each width has learned", caption, header, tuple(lines))
+
+
+def _tuning(results: Results) -> Table:
+    rows = select(results.rows, study="tuning")
+    lines = []
+    for width in widths(row.width for row in rows):
+        losses = [row.value for row in select(rows, width=width, measure="log_loss")]
+        rate, decay = (_one(rows, width=width, measure="chosen", statistic=s).value for s in ("rate", "weight_decay"))
+        lines.append((width, rate, decay, min(v for v in losses if v is not None), len(losses)))
+    header = ("width", "rate", "weight decay", "log-loss", "trials")
+    caption = "Chosen for every width from one grid by the log-loss of one network on rows that none trains on; that "
+    caption += "network is not reported."
+    return Table("paper_tuning", "A.2: rates and weight decays", caption, header, tuple(lines))
 
 
 def _residuals(results: Results, kind: str) -> Table:
