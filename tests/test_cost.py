@@ -96,6 +96,19 @@ def test_a_study_of_data_that_are_not_here_can_be_planned(quick, tmp_path):
     assert "Nothing is trained yet" in str(plan)
 
 
+def test_a_study_of_texts_can_be_planned_without_an_encoder_and_its_steps_timed(tmp_path):
+    raw = {
+        "data": {"kind": "mnli", "root": str(tmp_path), "encoder": "/nowhere", "rows": 200, "longest": 8, "hidden": 16},
+        "network": {"kind": "transformer", "hidden": 16, "units": 16, "heads": 2, "depth": 1},
+    }
+    study = load_study(raw | {"widths": [1, "1/2"], "wide": 2})
+    plan = cost.plan(study, Store(tmp_path / "store"))
+    assert plan.rows == 180
+    assert plan.seconds["training"] > 0
+    assert [w.features for w in plan.widths] == [16, 8]
+    assert plan.widths[0].parameters == (16 + 1) * 16 + 4 * (16 + 1) * 16 + 2 * (16 + 1) * 16 + 4 * 16 + (16 + 1) * 3
+
+
 def test_a_study_that_compares_nothing_says_what_it_needs(quick, tmp_path):
     plan = cost.plan(load_study(STUDY | {"widths": [1], "concatenations": {}, "wide": 1}), Store(tmp_path))
     assert "compare nothing: they need a width below 1, and two wide networks for a gap" in str(plan)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from widthwise import seeds
-from widthwise.descent import ALIGNED, Descent
+from widthwise.descent import ALIGNED, Descent, at_rest
 from widthwise.layers import BatchNorm2d, Linear, initialise
 
 
@@ -15,8 +15,14 @@ def fleet(members, seed=0):
     return network
 
 
-def descent_of(network):
-    return Descent(network, {name: torch.zeros_like(p) for name, p in network.named_parameters()})
+def descent_of(network, optimiser="sgd"):
+    return Descent(network, at_rest(network, optimiser), optimiser)
+
+
+PLAIN = {
+    "sgd": lambda own, rate, decay: torch.optim.SGD(own, rate, 0.9, weight_decay=decay),
+    "adamw": lambda own, rate, decay: torch.optim.AdamW(own, rate, weight_decay=decay),
+}
 
 
 def losses(network, x):
@@ -24,8 +30,9 @@ def losses(network, x):
     return sum((p.flatten(1) * x[name]).square().sum(1) + p.flatten(1).sum(1) for name, p in network.named_parameters())
 
 
+@pytest.mark.parametrize("optimiser", PLAIN)
 @pytest.mark.parametrize("members", [1, 3])
-def test_every_member_moves_as_by_pytorchs_sgd_at_its_own_rate_and_decay(members, seed):
+def test_every_member_moves_as_by_pytorchs_optimiser_at_its_own_rate_and_decay(members, optimiser, seed):
     rates, decays = [0.1, 0.03, 0.2][:members], [0.0, 0.1, 0.01][:members]
     network = fleet(members, seed)
     x = {
@@ -33,13 +40,14 @@ def test_every_member_moves_as_by_pytorchs_sgd_at_its_own_rate_and_decay(members
         for name, p in network.named_parameters()
     }
     plain = [[nn.Parameter(p[k].clone()) for p in network.parameters()] for k in range(members)]
-    descent = descent_of(network)
-    for _ in range(4):
+    descent = descent_of(network, optimiser)
+    told = (torch.tensor(rates, dtype=torch.float64), 0.9, torch.tensor(decays, dtype=torch.float64))
+    for step in range(4):
         descent.begin()
         losses(network, x).sum().backward()
-        descent.step(torch.tensor(rates, dtype=torch.float64), 0.9, torch.tensor(decays, dtype=torch.float64))
+        descent.step(*told, step)
     for k, own in enumerate(plain):
-        optimizer = torch.optim.SGD(own, rates[k], 0.9, weight_decay=decays[k])
+        optimizer = PLAIN[optimiser](own, rates[k], decays[k])
         for _ in range(4):
             optimizer.zero_grad()
             sum((p.flatten() * v).square().sum() + p.sum() for p, v in zip(own, x.values(), strict=True)).backward()
@@ -57,22 +65,26 @@ def test_every_parameter_begins_where_a_vector_does_and_none_overlap():
     assert len({p.stride(0) for p in network.parameters()}) == 1
 
 
-def test_weights_and_velocities_are_carried_over():
+@pytest.mark.parametrize("optimiser", PLAIN)
+def test_weights_and_momenta_are_carried_over(optimiser):
     network = fleet(2)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    velocity = {name: torch.rand_like(p) for name, p in network.named_parameters()}
-    descent = Descent(network, velocity)
+    momentum = {name: torch.rand_like(p) for name, p in at_rest(network, optimiser).items()}
+    assert len(momentum) == len(before) * (2 if optimiser == "adamw" else 1)
+    found = Descent(network, momentum, optimiser).momentum()
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
-    assert all(torch.equal(v, velocity[name]) for name, v in descent.velocity().items())
+    assert found.keys() == momentum.keys()
+    assert all(torch.equal(v, momentum[name]) for name, v in found.items())
 
 
-def test_a_member_that_is_not_a_number_moves_no_other():
+@pytest.mark.parametrize("optimiser", PLAIN)
+def test_a_member_that_is_not_a_number_moves_no_other(optimiser):
     found = []
     for poisoned in (False, True):
         network = fleet(3)
         if poisoned:
             next(network.parameters()).data[1] = torch.nan
-        descent = descent_of(network)
+        descent = descent_of(network, optimiser)
         descent.begin()
         losses(network, dict.fromkeys(dict(network.named_parameters()), 1.0)).sum().backward()
         descent.step(torch.full((3,), 0.1).double(), 0.9, torch.full((3,), 0.1).double())

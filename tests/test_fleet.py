@@ -44,8 +44,10 @@ def test_a_networks_bits_are_the_same_however_the_work_was_cut(tmp_path):
     assert all(equal(final(together, r), final(apart, r)) for r in runs)
 
 
-def test_an_interrupted_fleet_goes_on_inside_its_training_whatever_the_new_fleets(tmp_path):
-    runs = [run(seed) for seed in range(4)]
+@pytest.mark.parametrize("told", [{}, {"optimiser": "adamw", "schedule": "cosine", "rate": 0.01}], ids=str)
+def test_an_interrupted_fleet_goes_on_inside_its_training_whatever_the_new_fleets(told, tmp_path):
+    plain = [run(seed) for seed in range(4)]
+    runs = [dataclasses.replace(r, training=r.training.model_copy(update=told)) for r in plain]
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "cut")
     fleet.train_fleet(runs, samples(), whole)
     calls = iter(range(1, 100))

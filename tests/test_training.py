@@ -21,7 +21,8 @@ def fleet(member_seeds, kind="mlp", **options):
 
 def trained(member_seeds, training, seed=0, events=None):
     network = fleet(member_seeds)
-    return train(network, member_seeds, samples(seed), training, begin(network), events or Events())
+    start = begin(network, training.optimiser if isinstance(training, Training) else training[0].optimiser)
+    return train(network, member_seeds, samples(seed), training, start, events or Events())
 
 
 def same(a, b):
@@ -41,6 +42,16 @@ def test_steps_divide_the_rate_by_ten_at_a_half_and_at_three_quarters():
     training = Training(epochs=1, rate=0.1, schedule="steps")
     rates = [rate_at(training, step, 300) for step in (0, 149, 150, 224, 225, 299)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+def test_cosine_falls_from_the_rate_to_zero_as_pytorchs_schedule_does():
+    training = Training(epochs=1, rate=0.4, schedule="cosine")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    for step in range(50):
+        assert rate_at(training, step, 50) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        schedule.step()
 
 
 def test_a_fleet_of_one_trains_as_an_ordinary_module_under_pytorchs_sgd(seed):
@@ -72,8 +83,9 @@ def test_a_fleet_of_one_trains_as_an_ordinary_module_under_pytorchs_sgd(seed):
         torch.testing.assert_close(own.data, value, rtol=1e-4, atol=1e-5)
 
 
-def test_a_members_bits_do_not_depend_on_companions_place_or_fleet_size(seed):
-    training = Training(epochs=2, rate=0.1, batch_size=32)
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_members_bits_do_not_depend_on_companions_place_or_fleet_size(seed, optimiser):
+    training = Training(epochs=2, rate=0.1, batch_size=32, optimiser=optimiser)
     pair = trained([seed, seed + 1], training)
     five = trained([seed + 3, seed + 2, seed + 4, seed + 1, seed], training)
     assert same(unstack(pair.weights, 0), unstack(five.weights, 4))
@@ -81,9 +93,10 @@ def test_a_members_bits_do_not_depend_on_companions_place_or_fleet_size(seed):
     assert [h["train_loss"] for h in pair.histories[0]] == [h["train_loss"] for h in five.histories[4]]
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 9])
-def test_a_training_resumed_at_any_step_goes_on_as_if_it_had_never_stopped(seed, stop):
-    training = Training(epochs=3, rate=0.1, batch_size=32, augment=True)
+@pytest.mark.parametrize(("stop", "optimiser"), [(1, "sgd"), (4, "sgd"), (5, "sgd"), (9, "sgd"), (4, "adamw")])
+def test_a_training_resumed_at_any_step_goes_on_as_if_it_had_never_stopped(seed, stop, optimiser):
+    rate = {"sgd": 0.1, "adamw": 0.01}[optimiser]
+    training = Training(epochs=3, rate=rate, batch_size=32, augment=True, optimiser=optimiser)
     whole = trained([seed, seed + 1], training)
     kept = []
     steps = iter(range(1, 100))

@@ -86,21 +86,22 @@ class Network(_WithOptions):
 
 
 class Training(_Strict):
-    """How every network is trained: SGD with momentum; the paper's schedule is `steps`.
+    """How every network is trained: SGD with momentum; the paper's schedule is `steps`, for texts AdamW and `cosine`.
 
-    `steps` divides the rate by 10 at 1/2 and 3/4 of the epochs; `one_cycle` rises linearly over the first
-    30 % and falls to zero along a cosine. `augment` left out means the data set's own default. With
-    `shared_batches` all networks see one order and augmentation of the samples, whatever their seeds. With
-    `init: slice_of_wide` narrow networks start as disjoint slices of wide ones, in the scale they have there or
-    adapted to their own, smaller fan-in (`init_scale`).
+    `steps` divides the rate by 10 at 1/2 and 3/4 of the epochs; `cosine` falls to zero; `one_cycle` rises linearly over
+    the first 30 % before it does. Of AdamW, `momentum` is that of the gradient; that of its square is 0.999. `augment`
+    left out means the data set's own default. With `shared_batches` all networks see one order and augmentation of the
+    samples, whatever their seeds. With `init: slice_of_wide` narrow networks start as disjoint slices of wide ones, in
+    the scale they have there or adapted to their own, smaller fan-in (`init_scale`).
     """
 
     epochs: Annotated[int, Field(ge=0)] = 30
     batch_size: Count = 128
     rate: Annotated[float, Field(gt=0)] = 0.1
     momentum: Share = 0.9
+    optimiser: Literal["sgd", "adamw"] = "sgd"
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    schedule: Literal["one_cycle", "steps", "constant"] = "one_cycle"
+    schedule: Literal["one_cycle", "steps", "cosine", "constant"] = "one_cycle"
     augment: bool | None = None
     shared_batches: bool = False
     init: Literal["independent", "slice_of_wide"] = "independent"
@@ -389,17 +390,17 @@ def _shape_problems(raw: Mapping[str, Any]) -> list[str]:
     import torch
 
     try:
-        data, network = (
-            Data.model_validate(raw.get("data") or {}),
-            Network.model_validate(raw.get("network") or {}),
-        )
+        data = Data.model_validate(raw.get("data") or {})
+        network = Network.model_validate(raw.get("network") or {})
         source, member = family.member("data", data.kind), family.member("networks", network.kind)
-        options = _typed("networks", network)
+        options, shape = _typed("networks", network), family.shape(source, _typed("data", data))
     except (ValueError, TypeError, KeyError):
         return []  # said already
+    if hasattr(source, "encode") and not hasattr(member, "TEXTS"):
+        return [f"network: {network.kind} takes samples of one shape, not the texts of {data.kind}: transformer does."]
     try:
         with torch.device("meta"):
-            member.build(tuple(source.SHAPE), source.CLASSES, network.base, 1, **options)
+            member.build(shape, source.CLASSES, network.base, 1, **options)
     except UsageError as error:
         return [f"network: {error}"]
     return []

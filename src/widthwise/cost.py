@@ -144,13 +144,14 @@ def work_units(run: config.Run) -> float:
 
 
 def sizes(
-    kind: str, *, base: Fraction = Fraction(1), shape: tuple[int, ...] = (3, 32, 32), classes: int = 10
+    kind: str, *, base: Fraction = Fraction(1), shape: tuple[int, ...] | None = None, classes: int | None = None
 ) -> dict[str, dict[str, int]]:
     """Return parameters, features and both matching counts of a network, each by width.
 
     A width that would give a fraction of a channel is left out.
     """
-    member = family.member("networks", kind)
+    member, usual = family.member("networks", kind), networks.textbook(kind)
+    shape, classes = shape or usual[0], classes or usual[1]
     counts: dict[str, dict[str, int]] = {
         "parameters": {},
         "features": {},
@@ -335,7 +336,7 @@ class _Planner:
 
 def _design(study: config.Study) -> Design:
     member = family.member("data", study.data.kind)
-    return Design(study, tuple(member.SHAPE), member.CLASSES)
+    return Design(study, family.shape(member, study.data.options), member.CLASSES)
 
 
 def _tuned(design: Design, checksum: str, store: Store) -> tuple[Design, list[config.Run]]:

@@ -42,6 +42,11 @@ def options(function: Callable) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def shape(data: ModuleType, given: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of what a network takes of one sample of a data set with the options `given`."""
+    return tuple(data.shape(**given) if hasattr(data, "shape") else data.SHAPE)
+
+
 def check_options(owner: str, function: Callable, given: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the options `given` to `owner`, in sentences; nothing if all are known."""
     known = options(function)

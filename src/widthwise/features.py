@@ -7,17 +7,16 @@ import torch
 from torch import Tensor
 
 from widthwise.config import Run
-from widthwise.data.base import normalise
 from widthwise.errors import DataError, UsageError
 from widthwise.fleet import build, groups, initial_weights
 from widthwise.layers import stack
 from widthwise.networks import base as networks
-from widthwise.samples import Samples
+from widthwise.ragged import Ragged
+from widthwise.samples import PARTS, Samples
 from widthwise.store import Entry, Store
 from widthwise.training import Interrupted
 
 BATCH = 500
-PARTS = ("train", "test")
 VERSION = 1
 
 
@@ -94,9 +93,9 @@ def load_network(store: Store, key: str) -> networks.Single:
 
 
 @torch.no_grad()
-def _read(network: networks.Network, rows: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+def _read(network: networks.Network, rows: Tensor | Ragged, samples: Samples) -> tuple[Tensor, Tensor]:
     """Return every member's features (members, rows, d) and logits (members, rows, classes)."""
-    inputs = normalise(rows, samples.mean, samples.std)
+    inputs = samples.inputs(rows)
     features = network.features(inputs.expand(network.members, *inputs.shape))
     return features, network.head(features)
 

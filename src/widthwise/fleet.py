@@ -58,11 +58,13 @@ TABLE = {
     "cpu": {
         "resnet18": ((3, Form("grouped", 8)),),
         "mlp": ((65, Form("batched", 64)), (257, Form("batched", 16))),
+        "transformer": ((33, Form("batched", 4)),),
     },
     "cuda": {
         "resnet18": ((17, Form("grouped", 64)),),
         "vgg16": ((17, Form("grouped", 64)),),
         "mlp": ((257, Form("batched", 64)),),
+        "transformer": ((65, Form("batched", 64)),),
     },
 }
 OTHERWISE = ((8, Form("grouped", 8)),)  # networks of a user's own
@@ -171,7 +173,7 @@ def _train_piece(
         stopping=stopping,
         save_every=save_every,
     )
-    state = _resumed(network, members, checkpoints(store)) or begin(network)
+    state = _resumed(network, members, checkpoints(store)) or begin(network, runs[0].training.optimiser)
     trainings, autocast = [run.training for run in members], form(runs[0], device).autocast
     state = train(network, [run.seed for run in members], samples, trainings, state, events, autocast=autocast)
     for k, (run, initial) in enumerate(zip(runs, initial_weights(runs, samples), strict=True)):

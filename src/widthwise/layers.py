@@ -5,7 +5,8 @@ the ordinary one is (out, in, k, k). So a fleet's state dict is the stack of its
 and `unstack(state, k)` loads into an ordinary module of that architecture.
 
 Images travel side by side, as (batch, m * channels, height, width) in channels-last order: a convolution of a
-fleet is one grouped convolution and its batch norm one batch norm. Vectors travel as (m, batch, units).
+fleet is one grouped convolution and its batch norm one batch norm. Vectors travel as (m, batch, units), and tokens
+as vectors: (m, batch * tokens, units).
 
 In a fleet of two or more, on one thread of a processor, no bit of a member depends on its companions, its
 place or their number. Kernels round by where a number lies, so some layers fill up what they compute on (see
@@ -23,6 +24,9 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from widthwise import folding
+
+LANES = 16  # float32 numbers of the widest vector
+UNSEEN = -1e9  # added to what is not attended to; infinity would make no number of a row of nothing else
 
 
 def initialise(network: nn.Module, generators: Sequence[Generator]) -> None:
@@ -109,16 +113,7 @@ class Linear(Layer):
 
     def forward(self, x: Float[Tensor, "m batch inputs"]) -> Float[Tensor, "m batch outputs"]:
         """Return x weight^T + bias of every member."""
-        weight, bias = self.weight, self.bias
-        outputs, inputs = (0, 0) if self._aligned(x) else (-n % 32 for n in weight.shape[1:])
-        x, weight, bias = _fill(x, inputs), _fill(weight, inputs, outputs), _fill(bias, outputs)
-        return _fill(torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)), -outputs)
-
-    def _aligned(self, x: Tensor) -> bool:
-        """Return whether every member's matrices begin where a vector does; a fleet of one has nothing to share."""
-        lanes = 64 // x.element_size()
-        begin = (x.stride(0), self.weight.stride(0), self.bias.stride(0), x.shape[1] * self.weight.shape[1])
-        return self.members == 1 or all(number % lanes == 0 for number in begin)
+        return _linear(x, self.weight, self.bias)
 
 
 class Conv2d(Layer):
@@ -194,6 +189,62 @@ class BatchNorm2d(Layer):
         return _fill(y, 0, 0, -extra)
 
 
+class LayerNorm(Layer):
+    """Normalisation of every vector by itself: weight and bias (m, units)."""
+
+    def __init__(self, members: int, units: int, *, eps: float = 1e-5):
+        super().__init__(members)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(members, units))
+        self.bias = nn.Parameter(torch.zeros(members, units))
+
+    def initialise(self, generators: Sequence[Generator]) -> None:
+        """Draw nothing: weight 1, bias 0."""
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Float[Tensor, "m batch units"]) -> Float[Tensor, "m batch units"]:
+        """Return (x - mean) / sqrt(var + eps) * weight + bias of every vector."""
+        if self.members == 1:
+            return F.layer_norm(x, self.weight.shape[1:], self.weight[0], self.bias[0], self.eps)
+        x = F.layer_norm(x, self.weight.shape[1:], None, None, self.eps)
+        extra = 0 if _begin_alike(x, self.weight, self.bias) else -x.shape[2] % LANES
+        weight, bias = _fill(self.weight, extra), _fill(self.bias, extra)
+        return _fill(torch.addcmul(bias.unsqueeze(1), _fill(x, extra), weight.unsqueeze(1)), -extra)
+
+
+class Attention(Layer):
+    """Self-attention of several heads, with the parameters of `nn.MultiheadAttention`: in_proj (m, 3 units, units)."""
+
+    def __init__(self, members: int, units: int, heads: int):
+        super().__init__(members)
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.zeros(members, 3 * units, units))
+        self.in_proj_bias = nn.Parameter(torch.zeros(members, 3 * units))
+        self.out_proj = Linear(members, units, units)
+
+    def initialise(self, generators: Sequence[Generator]) -> None:
+        """Draw the weight of queries, keys and values, He normal; the bias is zero. `out_proj` draws its own."""
+        _he_normal(self.in_proj_weight, generators)
+        nn.init.zeros_(self.in_proj_bias)
+
+    def forward(
+        self, x: Float[Tensor, "m batch*tokens units"], real: Float[Tensor, "m batch tokens"]
+    ) -> Float[Tensor, "m batch*tokens units"]:
+        """Return softmax(q k^T / sqrt(size of a head)) v of every head, side by side, through `out_proj`.
+
+        Tokens that are not real are not attended to; where none is, all are, so that every number stays finite.
+        """
+        m, batch, tokens = real.shape
+        mixed = _linear(x, self.in_proj_weight, self.in_proj_bias)  # (m, batch * tokens, 3 * units)
+        q, k, v = mixed.view(m * batch, tokens, 3, self.heads, -1).permute(
+            2, 0, 3, 1, 4
+        )  # (m * batch, heads, tokens, size)
+        bias = torch.where(real > 0, 0.0, UNSEEN).to(q.dtype).view(m * batch, 1, 1, tokens)
+        y = F.scaled_dot_product_attention(q, k, v, bias)
+        return self.out_proj(y.transpose(1, 2).reshape(m, batch * tokens, -1))
+
+
 class ReLU(nn.Module):
     """max(x, 0), in place where that is free: of a view, such as a folded layer gives, the way back would copy."""
 
@@ -227,6 +278,22 @@ class Dropout(nn.Module):
             [torch.empty(x.shape[1:], dtype=torch.float32).bernoulli_(keep, generator=g) for g in self.generators]
         )
         return x * masks.to(x.device, x.dtype) / keep
+
+
+def _linear(
+    x: Float[Tensor, "m batch inputs"], weight: Float[Tensor, "m outputs inputs"], bias: Float[Tensor, "m outputs"]
+) -> Float[Tensor, "m batch outputs"]:
+    """Return x weight^T + bias of every member."""
+    outputs, inputs = (0, 0) if _begin_alike(x, weight, bias) else (-n % 32 for n in weight.shape[1:])
+    x, weight, bias = _fill(x, inputs), _fill(weight, inputs, outputs), _fill(bias, outputs)
+    return _fill(torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)), -outputs)
+
+
+def _begin_alike(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    """Return whether every member's matrices begin where a vector does; a fleet of one has nothing to share."""
+    lanes = 64 // x.element_size()
+    begin = (x.stride(0), weight.stride(0), bias.stride(0), x.shape[1] * weight.shape[1])
+    return len(weight) == 1 or all(number % lanes == 0 for number in begin)
 
 
 def _fill(x: Tensor, *extra: int) -> Tensor:

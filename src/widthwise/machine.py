@@ -21,6 +21,7 @@ from widthwise import family, fleet
 from widthwise.config import Run
 from widthwise.layers import give_streams
 from widthwise.networks import base as networks
+from widthwise.ragged import Ragged, joined
 from widthwise.samples import Samples
 from widthwise.seeds import stream
 from widthwise.training import Events, begin, train
@@ -42,7 +43,7 @@ def forward(run: Run) -> Forward:
     """Return what one sample asks of a run's network."""
     member = family.member("data", run.data.kind)
     options = tuple(sorted(run.network.options.items()))
-    return _counted(run.network.kind, tuple(member.SHAPE), member.CLASSES, run.scale, options)
+    return _counted(run.network.kind, family.shape(member, run.data.options), member.CLASSES, run.scale, options)
 
 
 @cache
@@ -87,7 +88,7 @@ def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device:
             range(network.members),
             samples,
             training,
-            begin(network),
+            begin(network, training.optimiser),
             events,
             autocast=fleet.form(runs[0], device).autocast,
         )
@@ -95,9 +96,14 @@ def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device:
 
 
 def random_samples(run: Run, shape: tuple[int, ...], rows: int) -> Samples:
-    """Return random images of a run's data set."""
+    """Return random images of a run's data set, or random tokens: of whole length, as most batches have some."""
     member = family.member("data", run.data.kind)
-    images = torch.randint(0, 256, (rows, *shape), dtype=torch.uint8, generator=stream(0, "probe"))
+    images: torch.Tensor | Ragged = torch.randint(
+        0, 256, (rows, *shape), dtype=torch.uint8, generator=stream(0, "probe")
+    )
+    if hasattr(member, "encode"):
+        states = torch.randn(rows * shape[0], shape[1] - 1, generator=stream(0, "probe")).half()
+        images = joined([(states, torch.full((rows,), shape[0]))])
     labels, ids = torch.arange(rows) % member.CLASSES, torch.arange(rows)
     return Samples(
         checksum="none",

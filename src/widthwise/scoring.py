@@ -130,30 +130,40 @@ def split_rows(name: str, samples: Samples) -> tuple[Tensor, Split]:
     Raises:
         UsageError: if the split is none of those of DEFINITIONS 2.
     """
-    ids = torch.cat([samples.ids, samples.test_ids])
+    ids, groups = torch.cat([samples.ids, samples.test_ids]), _grouped(samples)
     n = len(samples.ids)
     trained, reserve = samples.trained.nonzero()[:, 0], (~samples.trained).nonzero()[:, 0]
     test = n + torch.arange(len(samples.test_ids))
     if name == "validation":
-        return trained, k_fold(name, ids[trained])
+        return trained, k_fold(name, ids[trained], groups=groups(trained))
     if name in ("unseen", "shuffled"):
         rows = torch.cat([reserve if name == "unseen" else trained, test])
-        return rows, k_fold(name, ids[rows])
+        return rows, k_fold(name, ids[rows], groups=groups(rows))
     if name == "test":
         rows = torch.cat([trained, test])
-        return rows, held_out(name, ids[trained], ids[test])
+        return rows, held_out(name, ids[trained], ids[test], groups(test))
     if name == "probe":
-        return _probe_rows(trained, reserve, test, ids)
+        return _probe_rows(trained, reserve, test, ids, groups)
     raise AssertionError(f"no split {name}")
 
 
-def _probe_rows(trained: Tensor, reserve: Tensor, test: Tensor, ids: Tensor) -> tuple[Tensor, Split]:
+def _grouped(samples: Samples) -> Callable[[Tensor], Tensor | None]:
+    """Return a function from some of [training rows, test rows] to their groups, or to None where there are none."""
+    if samples.groups is None or samples.test_groups is None:
+        return lambda rows: None
+    whole = torch.cat([samples.groups, samples.test_groups])
+    return lambda rows: whole[rows]
+
+
+def _probe_rows(
+    trained: Tensor, reserve: Tensor, test: Tensor, ids: Tensor, groups: Callable[[Tensor], Tensor | None]
+) -> tuple[Tensor, Split]:
     """Return all rows, for probes: cell 0 trained networks, cells 1 to 5 are folds of unseen rows.
 
     Only test rows have a block: they are what is scored.
     """
     unseen = torch.cat([reserve, test])
-    folds = k_fold("unseen", ids[unseen])
+    folds = k_fold("unseen", ids[unseen], groups=groups(unseen))
     cell = torch.cat([torch.zeros_like(trained), 1 + folds.cell // 3])
     block = torch.cat(
         [torch.full_like(trained, -1), torch.where(torch.arange(len(unseen)) < len(reserve), -1, folds.block)]

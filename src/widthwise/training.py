@@ -11,10 +11,12 @@ from torch import Tensor
 
 from widthwise import seeds
 from widthwise.config import Training
-from widthwise.data.base import crop_and_flip, normalise
-from widthwise.descent import Descent
+from widthwise.data.base import crop_and_flip
+from widthwise.descent import Descent, Optimiser, at_rest
+from widthwise.errors import UsageError
 from widthwise.layers import draws, give_streams, keep, unstack
 from widthwise.networks.base import Network
+from widthwise.ragged import Ragged
 from widthwise.samples import Samples
 
 SNAPSHOTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # training accuracies
@@ -65,6 +67,8 @@ def rate_at(training: Training, step: int, steps: int) -> float:
         return training.rate
     if training.schedule == "steps":
         return training.rate * 0.1 ** sum(step >= share * steps for share in (0.5, 0.75))
+    if training.schedule == "cosine":
+        return training.rate * 0.5 * (1 + math.cos(math.pi * step / steps))
     rising = max(1, round(WARM_UP * steps))
     if step < rising:
         return training.rate * (step + 1) / rising
@@ -76,12 +80,11 @@ def diverged(history: Sequence[Mapping[str, float]]) -> bool:
     return bool(history) and bool(history[-1].get("diverged", False))
 
 
-def begin(network: Network) -> State:
+def begin(network: Network, optimiser: Optimiser = "sgd") -> State:
     """Return the state before the first step."""
-    parameters = dict(network.named_parameters())
     return State(
         weights={name: t.detach().clone() for name, t in network.state_dict().items()},
-        momentum={name: torch.zeros_like(p) for name, p in parameters.items()},
+        momentum=at_rest(network, optimiser),
         loss=torch.zeros(network.members, dtype=torch.float64),
         hits=torch.zeros(network.members, dtype=torch.float64),
         histories=[[] for _ in range(network.members)],
@@ -170,7 +173,7 @@ class _Loop:
         return [seeds.stream(self.member_seeds[k], name, number) for k in self.places]
 
     def step(self, batch: Int[Tensor, "members batch"]) -> None:
-        """Take one step of stochastic gradient descent in every member."""
+        """Take one step of the descent in every member."""
         self.network.train()
         inputs, targets = self.inputs(batch), self.labels[batch].expand(len(self.places), -1)
         if self.draws:
@@ -183,22 +186,25 @@ class _Loop:
         self.descent.begin()
         loss.sum().backward()  # Each member's gradient is that of its own mean loss.
         rates = [rate_at(self.trainings[k], self.state.step, self.steps) for k in self.places]
-        self.descent.step(self.decay.new_tensor(rates), self.training.momentum, self.decay)
+        self.descent.step(self.decay.new_tensor(rates), self.training.momentum, self.decay, self.state.step)
         self.loss += loss.detach()
         self.hits += (logits.detach().argmax(2) == targets).sum(1)
         self.state.step += 1
 
     def inputs(self, batch: Int[Tensor, "members batch"]) -> Float[Tensor, "members batch ..."]:
         """Return every member's samples, cropped and flipped from its own stream of the step; or one for all."""
-        images = self.rows.index_select(0, batch.flatten()).unflatten(0, batch.shape)
+        rows = self.rows.index_select(0, batch.flatten())
         if self.augment:
-            moved = crop_and_flip(images.flatten(0, 1), self.streams("augment", self.state.step))
-            images = moved.unflatten(0, batch.shape)
-        return normalise(images, self.samples.mean, self.samples.std)
+            if isinstance(rows, Ragged):
+                raise UsageError(
+                    "training.augment: texts are not cropped and flipped; leave it out, or set it to false."
+                )
+            rows = crop_and_flip(rows, self.streams("augment", self.state.step))
+        return self.samples.inputs(rows, self.samples.longest).unflatten(0, batch.shape)
 
     def gather(self, momentum: Mapping[str, Tensor]) -> None:
         """Lay the fleet's parameters out for the descent; `momentum` is that of its members."""
-        self.descent = Descent(self.network, momentum)
+        self.descent = Descent(self.network, momentum, self.training.optimiser)
         self.draws = draws(self.network)
         self.decay = self.descent.weights.new_tensor([self.trainings[k].weight_decay for k in self.places])
         self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))
@@ -262,7 +268,7 @@ class _Loop:
         """Return the state as it is now, with weights and momentum copied out."""
         state, places = self.state, self.places
         state.weights = _laid_into(state.weights, self.network.state_dict(), places)
-        state.momentum = _laid_into(state.momentum, self.descent.velocity(), places)
+        state.momentum = _laid_into(state.momentum, self.descent.momentum(), places)
         state.loss[places], state.hits[places] = self.loss.cpu(), self.hits.cpu()
         state.seconds = self.seconds
         return state
@@ -292,14 +298,14 @@ def _loss(logits: Float[Tensor, "members batch classes"], targets: Int[Tensor, "
 
 @torch.no_grad()
 def accuracies(
-    network: Network, samples: Samples, rows: Tensor, labels: Int[Tensor, " rows"], size: int = 500
+    network: Network, samples: Samples, rows: Tensor | Ragged, labels: Int[Tensor, " rows"], size: int = 500
 ) -> Float[Tensor, " members"]:
     """Return every member's accuracy on the same rows, in evaluation mode and un-augmented."""
     network.eval()
     device = next(network.parameters()).device
     hits = torch.zeros(network.members, dtype=torch.float64)
     for start in range(0, len(rows), size):
-        images = normalise(rows[start : start + size].to(device), samples.mean, samples.std)
-        logits = network(images.expand(network.members, *images.shape))
+        inputs = samples.inputs(rows[start : start + size].to(device))
+        logits = network(inputs.expand(network.members, *inputs.shape))
         hits += (logits.argmax(2).cpu() == labels[start : start + size]).sum(1)
     return hits / max(len(rows), 1)

@@ -9,7 +9,7 @@ import torch
 
 from widthwise import family
 from widthwise.data.base import checksum, validate
-from widthwise.errors import DataError
+from widthwise.errors import DataError, UsageError
 
 NAMES = family.names("data")
 FEW = 10_000  # rows that are quickly read again
@@ -20,7 +20,7 @@ def read(kind):
     """Return a data set, or the reason why it is not there; read once for all tests."""
     try:
         return family.member("data", kind).read(folder())
-    except DataError as reason:
+    except (DataError, UsageError) as reason:
         return str(reason)
 
 
@@ -50,12 +50,14 @@ def test_the_file_says_what_it_is(kind):
     assert module.CLASSES > 1
     assert all(isinstance(size, int) and size > 0 for size in module.SHAPE)
     assert len(module.MEAN) == len(module.STD)
+    assert family.shape(module, {}) == module.SHAPE
 
 
 def test_samples_and_labels_are_of_the_declared_shape_and_types(kind, whole):
     module = family.member("data", kind)
     validate(whole, kind)
-    assert whole.train.shape[1:] == whole.test.shape[1:] == module.SHAPE
+    assert whole.train.shape[1:] == whole.test.shape[1:]
+    assert hasattr(module, "encode") or whole.train.shape[1:] == module.SHAPE
     assert len(whole.classes) == len(set(whole.classes)) == module.CLASSES
     assert whole.train.dtype == whole.test.dtype
     assert whole.train.is_contiguous()

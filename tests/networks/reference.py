@@ -76,3 +76,22 @@ class PlainVGG16(nn.Module):
 
     def forward(self, x):
         return self.head(self.features(x))
+
+
+class PlainTransformer(nn.Module):
+    def __init__(self, inputs, hidden, units, heads, depth, classes):
+        super().__init__()
+        self.project = nn.Linear(inputs, hidden)
+        kind = {"dim_feedforward": units, "dropout": 0.0, "batch_first": True}
+        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(hidden, heads, **kind) for _ in range(depth))
+        self.head = nn.Linear(hidden, classes)
+
+    def features(self, x):
+        padding = x[..., -1] <= 0
+        h = self.project(x[..., :-1])
+        for layer in self.layers:
+            h = layer(h, src_key_padding_mask=padding)
+        return h.masked_fill(padding[..., None], 0).sum(1) / (~padding).sum(1, keepdim=True)
+
+    def forward(self, x):
+        return self.head(self.features(x))

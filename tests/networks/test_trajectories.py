@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from widthwise import layers, seeds
 from widthwise.data import digits
 from widthwise.data.base import normalise
-from widthwise.descent import Descent
+from widthwise.descent import Descent, at_rest
 from widthwise.networks import base
 
 CASES = {
@@ -55,7 +55,7 @@ def descend(network, batches, rate, decay=5e-4):
     """Train a fleet on batches (m, batch, ...)."""
     members, dtype = network.members, next(network.parameters()).dtype
     rates, decays = (torch.full((members,), value, dtype=dtype) for value in (rate, decay))
-    descent = Descent(network, {name: torch.zeros_like(p) for name, p in network.named_parameters()})
+    descent = Descent(network, at_rest(network))
     for x, y in batches:
         descent.begin()
         F.cross_entropy(network(x).flatten(0, 1), y.flatten(), reduction="sum").div(y.shape[1]).backward()

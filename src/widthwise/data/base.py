@@ -9,7 +9,12 @@ A member of this family is a file with
     ROWS = (50_000, 10_000)                         training and test rows, where every copy has as many
     def read(root, *, <options with defaults>) -> Dataset
 
-`root` is the folder of data sets, or None.
+`root` is the folder of data sets, or None. Where samples are not yet what a network takes, but a frozen encoder's
+hidden states of them are, a member has also
+
+    NOTE = "..."                                    what a reader must know of the encoder
+    def shape(*, <options>) -> tuple[int, ...]      instead of SHAPE, which is that of the defaults
+    def encode(samples, checksum, *, <options>) -> (tokens (n, hidden) float16, how many each sample has)
 """
 
 import hashlib
@@ -26,13 +31,24 @@ from widthwise.errors import DataError
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples (n, ...), uint8 (n, channels, height, width) for images, and labels (n,) int64 from 0."""
+    """Samples (n, ...), uint8 (n, channels, height, width) for images, and labels (n,) int64 from 0.
+
+    Attributes:
+        train_groups, test_groups: (n,) int64, numbered jointly: rows of one group belong together, and no fold and no
+            reserve parts them.
+        encoder: the checksum of the encoder, where there is one; samples are then int32 tokens (n, ...).
+        notes: what was done to the data that a user should know, in sentences.
+    """
 
     train: Tensor
     train_labels: Tensor
     test: Tensor
     test_labels: Tensor
     classes: tuple[str, ...]
+    train_groups: Tensor | None = None
+    test_groups: Tensor | None = None
+    encoder: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def validate(dataset: Dataset, name: str) -> None:
@@ -46,14 +62,23 @@ def validate(dataset: Dataset, name: str) -> None:
             f"{name}: training samples are {tuple(dataset.train.shape[1:])}, test samples "
             f"{tuple(dataset.test.shape[1:])}; they must have one shape."
         )
-    _validate_part(f"{name}, train", dataset.train, dataset.train_labels, len(dataset.classes))
-    _validate_part(f"{name}, test", dataset.test, dataset.test_labels, len(dataset.classes))
+    kinds = (torch.int32,) if dataset.encoder else (torch.uint8, torch.float32)
+    for part, samples, labels, groups in (
+        ("train", dataset.train, dataset.train_labels, dataset.train_groups),
+        ("test", dataset.test, dataset.test_labels, dataset.test_groups),
+    ):
+        _validate_part(f"{name}, {part}", samples, labels, len(dataset.classes), kinds)
+        if groups is not None and (groups.dtype != torch.int64 or groups.shape != labels.shape):
+            told = f"{groups.dtype} of shape {tuple(groups.shape)}"
+            raise DataError(f"{name}, {part}: groups are {told}; they must be int64 ({len(labels)},).")
 
 
 def checksum(dataset: Dataset) -> str:
-    """Return the SHA-256 of the four tensors: their dtypes, shapes and bytes, in the order of the fields."""
-    digest = hashlib.sha256()
-    for tensor in (dataset.train, dataset.train_labels, dataset.test, dataset.test_labels):
+    """Return the SHA-256 of the tensors that there are: dtypes, shapes, bytes, in order; with that of the encoder."""
+    digest = hashlib.sha256(dataset.encoder.encode())
+    tensors = (dataset.train, dataset.train_labels, dataset.test, dataset.test_labels)
+    groups = (dataset.train_groups, dataset.test_groups)
+    for tensor in (*tensors, *(tensor for tensor in groups if tensor is not None)):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -92,9 +117,9 @@ def normalise(
     return images.float().sub_(centre).div_(spread)
 
 
-def _validate_part(name: str, samples: Tensor, labels: Tensor, classes: int) -> None:
-    if samples.dtype not in (torch.uint8, torch.float32):
-        raise DataError(f"{name}: samples are {samples.dtype}; they must be torch.uint8 or torch.float32.")
+def _validate_part(name: str, samples: Tensor, labels: Tensor, classes: int, kinds: Sequence[torch.dtype]) -> None:
+    if samples.dtype not in kinds:
+        raise DataError(f"{name}: samples are {samples.dtype}; they must be {' or '.join(map(str, kinds))}.")
     if labels.dtype != torch.int64 or labels.ndim != 1:
         raise DataError(f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}; they must be int64 (n,).")
     if len(samples) != len(labels) or not len(samples):

@@ -6,7 +6,6 @@ itself when no folder is given. Krizhevsky, Learning multiple layers of features
 """
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from widthwise import hub
 from widthwise.data.base import Dataset
 from widthwise.errors import DataError, UsageError
 
@@ -24,14 +24,29 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 AUGMENT = True
 ROWS = (50_000, 10_000)
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-HUB = "uoft-cs/cifar10"
-REMEDY = (
-    "Set WIDTHWISE_DATA (or data.root in the study file) to a folder that has cifar10/train.parquet and "
-    f"cifar10/test.parquet with the columns of {HUB}: img {{bytes, path}} and label."
-)
+SPLITS = ("train", "test")
 AGAIN = "Fetch the file again or drop the row."
-NUMBER = "[0-9]" * 5  # as the hub numbers shards
 BATCH = 1024  # rows decoded at a time
+
+
+def _wrong(columns: dict[str, Any]) -> bool:
+    """Return whether columns are not encoded images and integers."""
+    from pyarrow import types
+
+    img, label = columns.get("img"), columns.get("label")
+    whole = img is not None and types.is_struct(img) and img.get_field_index("bytes") >= 0
+    return not (whole and label is not None and types.is_integer(label))
+
+
+SOURCE = hub.Source(
+    name="cifar10",
+    hub="uoft-cs/cifar10",
+    inside="plain_text",
+    columns=("img", "label"),
+    wrong=_wrong,
+    needs="img {bytes, path} and label, integers",
+    files="cifar10/train.parquet and cifar10/test.parquet",
+)
 
 
 def read(root: Path | None = None) -> Dataset:
@@ -43,13 +58,11 @@ def read(root: Path | None = None) -> Dataset:
         UsageError: if pyarrow, pillow or datasets are not installed.
     """
     _require_packages()
-    hub = _download() if root is None else None
     parts = []
-    for split in ("train", "test"):
-        tables = _of_folder(root, split) if root is not None else _of_hub(hub, split)
-        decoded = [_decode(batch, source, row) for batch, source, row in tables]
+    for split, batches in zip(SPLITS, hub.tables(SOURCE, root, SPLITS, BATCH), strict=True):
+        decoded = [_decode(batch, where, row) for batch, where, row in batches]
         if not decoded:
-            raise DataError(f"{root or HUB}: the {split} split of cifar10 has no rows. {REMEDY}")
+            raise DataError(f"{root or SOURCE.hub}: the {split} split of cifar10 has no rows. {SOURCE.remedy}")
         parts += [torch.cat(column) for column in zip(*decoded, strict=True)]
     return Dataset(*parts, classes=NAMES)
 
@@ -63,82 +76,6 @@ def _require_packages() -> None:
             f"cifar10 needs pyarrow and pillow ({error}): pip install 'widthwise[data]', or use the data set "
             "digits, which needs nothing."
         ) from error
-
-
-def _download() -> Any:
-    try:
-        from datasets import load_dataset
-    except ImportError as error:
-        raise UsageError(f"cifar10 from the hub needs datasets ({error}): pip install 'widthwise[data]'.") from error
-    try:
-        return load_dataset(HUB)
-    except Exception as error:  # whatever a hub, a proxy or a cache can raise
-        raise DataError(f"{HUB} could not be read from the hub ({error}). {REMEDY}") from error
-
-
-def _of_hub(hub: Any, split: str) -> Iterator[tuple[Any, str, int]]:
-    """Yield (record batch, where it is from, its first row)."""
-    row = 0
-    for table in hub[split].with_format("arrow").iter(batch_size=BATCH):
-        _check_columns(table.schema, f"{HUB}, {split}")
-        yield table, f"{HUB}, {split}", row
-        row += table.num_rows
-
-
-def _of_folder(root: Path, split: str) -> Iterator[tuple[Any, str, int]]:
-    """Yield (record batch, its file, its first row in the file)."""
-    import pyarrow
-    from pyarrow import parquet
-
-    for path in _files(root, split):
-        row = 0
-        try:
-            with parquet.ParquetFile(path) as file:
-                _check_columns(file.schema_arrow, str(path))
-                for batch in file.iter_batches(BATCH, columns=["img", "label"]):
-                    yield batch, str(path), row
-                    row += batch.num_rows
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path} cannot be read as a parquet file ({error}). Fetch it again, whole.") from error
-
-
-def _files(root: Path, split: str) -> list[Path]:
-    folders = [
-        Path(root, "cifar10"),
-        Path(root),
-        Path(root, "cifar10", "plain_text"),
-        Path(root, "plain_text"),
-    ]
-    for folder in folders:
-        if (folder / f"{split}.parquet").is_file():
-            return [folder / f"{split}.parquet"]
-        shards = sorted(folder.glob(f"{split}-{NUMBER}-of-{NUMBER}.parquet"))
-        if shards:
-            _check_shards(shards)
-            return shards
-    raise DataError(f"no {split}.parquet of cifar10 in {root} or {folders[0]}. {REMEDY}")
-
-
-def _check_shards(shards: list[Path]) -> None:
-    declared = shards[0].stem.rpartition("-of-")[2]
-    if declared != f"{len(shards):05}":
-        raise DataError(
-            f"{shards[0].parent} has {len(shards)} of {int(declared)} files like {shards[0].name}. "
-            "Fetch the missing ones."
-        )
-
-
-def _check_columns(schema: Any, source: str) -> None:
-    from pyarrow import types
-
-    columns = dict(zip(schema.names, schema.types, strict=True))
-    img, label = columns.get("img"), columns.get("label")
-    whole = img is not None and types.is_struct(img) and img.get_field_index("bytes") >= 0
-    if not (whole and label is not None and types.is_integer(label)):
-        found = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-        raise DataError(
-            f"{source} has the columns {found}; cifar10 needs img {{bytes, path}} and label, integers. {REMEDY}"
-        )
 
 
 def _decode(batch: Any, source: str, first: int) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,23 @@ class Worker:
 
 
 @dataclass(frozen=True)
+class Encode:
+    """Read a frozen encoder's hidden states of one chunk of texts."""
+
+    part: str
+    number: int
+    stage = "data"
+    units = 1.0
+
+    def perform(self, worker: Worker, tell: Tell) -> None:
+        """Encode what is not in the store."""
+        samples.encode(worker.data, worker.store, self.part, self.number)
+
+    def __str__(self) -> str:
+        return f"{self.part} texts, chunk {self.number + 1}"
+
+
+@dataclass(frozen=True)
 class Train:
     """Train one fleet."""
 
@@ -146,7 +163,7 @@ class Compare:
         return self.comparisons[0].together or self.comparisons[0].measure
 
 
-Job = Train | Extract | Compare
+Job = Encode | Train | Extract | Compare
 
 
 def run(
@@ -191,13 +208,14 @@ class _Session:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.count = jobs or (1 if worker.device.startswith("cuda") else cores)
         member = family.member("data", study.data.kind)
-        self.design = Design(study, tuple(member.SHAPE), member.CLASSES)
+        self.design = Design(study, family.shape(member, study.data.options), member.CLASSES)
 
     def results(self) -> Results:
         self.listener(Progress("data", 0, 1, self.study.data.kind))
         checksum = samples.decode(self.study.data, self.store).facts["checksum"]
         self.listener(Progress("data", 1, 1, self.study.data.kind))
         self.checksum = checksum
+        self.perform([Encode(part, number) for part, number in samples.unencoded(self.study.data, self.store)])
         for sentence in self.design.crowded(len(self.worker.samples.training_labels)):
             log.warning(sentence)
         self.tune()

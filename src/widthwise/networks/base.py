@@ -6,6 +6,8 @@ A member of this family is a file with
     def widths(scale, *, <options>) -> tuple[int, ...]   the hidden widths; they enter a run's key
     def build(shape, classes, scale, members, *, <options with defaults>) -> Network
 
+and, where it takes texts, TEXTS = True; where the paper's samples are not CIFAR-10's, SHAPE and CLASSES of its own.
+
 `shape` is one sample's, `scale` the factor on every hidden width of the textbook network (base times width).
 """
 
@@ -96,13 +98,14 @@ def count_matching(
     *,
     by: Literal["features", "parameters"],
     base: Fraction | float | str = 1,
-    shape: tuple[int, ...] = (3, 32, 32),
-    classes: int = 10,
+    shape: tuple[int, ...] | None = None,
+    classes: int | None = None,
     **options: Any,
 ) -> int:
     """Return the smallest m with m * size(narrow) >= size(wide), size being features or parameters.
 
-    The wide network has the textbook widths times `base`, the narrow one those times `width`.
+    The wide network has the textbook widths times `base`, the narrow one those times `width`. Samples are those of the
+    textbook, if `shape` and `classes` do not tell others.
 
     Raises:
         UsageError: if `width` is not in (0, 1], `by` is neither, or `build` refuses.
@@ -113,8 +116,16 @@ def count_matching(
     narrowing, base = _fraction("width", width), _fraction("base", base)
     if narrowing > 1:
         raise UsageError(f"a width is a fraction above 0 and at most 1, such as 1/4, not {width}.")
-    wide, narrow = (counts[by](kind, shape, classes, scale, **options) for scale in (base, base * narrowing))
+    usual = textbook(kind)
+    of = (kind, shape or usual[0], classes or usual[1])
+    wide, narrow = (counts[by](*of, scale, **options) for scale in (base, base * narrowing))
     return ceil(Fraction(wide, narrow))
+
+
+def textbook(kind: str) -> tuple[tuple[int, ...], int]:
+    """Return one sample's shape and the number of classes in the paper: CIFAR-10's, or what the network says."""
+    module = family.member("networks", kind)
+    return getattr(module, "SHAPE", (3, 32, 32)), getattr(module, "CLASSES", 10)
 
 
 def scaled(n: int, scale: Fraction) -> int:
