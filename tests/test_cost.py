@@ -186,7 +186,7 @@ def test_a_step_that_is_timed_is_a_real_one():
 
 
 def test_sizes_leave_out_widths_that_do_not_divide():
-    counts = cost.sizes("vgg16", base=Fraction(1, 16))
+    counts = networks.sizes("vgg16", base=Fraction(1, 16))
     assert list(counts["features"].items()) == [("1", 32), ("1/2", 16), ("1/4", 8)]
     assert counts["parameters"]["1"] == networks.parameter_count("vgg16", (3, 32, 32), 10, Fraction(1, 16))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from widthwise import arrays, gaps, scoring
+from widthwise import arrays, gap_rows, gaps, scoring
 from widthwise.design import Comparison, Net, Scores
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.gaps import Gap, headline
@@ -86,10 +86,10 @@ class SpanGap:
         rows = f", [{self.row_low:+.4f}, {self.row_high:+.4f}] over rows" if math.isfinite(self.row_low) else ""
         unread = f" (not checked on {' and '.join(self.unchecked)} rows)" if self.unchecked else ""
         return (
-            f"{who} {gaps.percent(over)} {sign} of a wide network's features than another wide one does: "
+            f"{who} {gap_rows.percent(over)} {sign} of a wide network's features than another wide one does: "
             f"narrow -> wide {self.narrow_error:.4f} ({self.concatenations} x {self.count} narrow{left_over}), "
             f"wide -> wide {self.wide_error:.4f} ({self.wide} wide), "
-            f"gap {gaps.signed(over)}{rows}; {self.verdict}{unread}"
+            f"gap {gap_rows.signed(over)}{rows}; {self.verdict}{unread}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -342,7 +342,7 @@ def _verdict(gap: Gap, scores: Scores, splits: list[str], least: float, widths: 
     interval, d = gap.over_networks(scores, head, level), max(least, 0.1 * gap.mean(scores, head, "second"))
     assert interval is not None
     return {
-        "verdict": gaps.judged(gap, scores, interval, d, wide, splits),
+        "verdict": gap_rows.judged(gap, scores, interval, d, wide, splits),
         "margin": d,
         "level": level,
         "unchecked": tuple(split for split in gaps.SPLITS if split not in splits),

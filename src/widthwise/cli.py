@@ -171,9 +171,9 @@ def show(name: str, /, *, base: str = "1", common: Common = NOTHING) -> None:
     facts = found[0].to_dict() if found else _stored(name, common)
     sizes = {}
     if found and found[0].family == "networks":
-        from widthwise import cost
+        from widthwise.networks import base as networks
 
-        sizes = cost.sizes(name, base=config.as_width(base))
+        sizes = networks.sizes(name, base=config.as_width(base))
     if common.json:
         say({**facts, **sizes})
     else:

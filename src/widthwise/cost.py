@@ -11,14 +11,11 @@ from math import prod
 from typing import Any
 
 from widthwise import config, family, fleet, machine, samples, scoring, tuning, words
-from widthwise.design import MATCHINGS, Comparison, Design, Net
-from widthwise.errors import UsageError
-from widthwise.networks import base as networks
+from widthwise.design import Comparison, Design, Net
 from widthwise.store import Entry, Store
 from widthwise.studies import base as studies
 from widthwise.training import SNAPSHOTS, WATCHED, steps_of
 
-SIZES = tuple(Fraction(1, k) for k in (1, 2, 4, 8, 16))  # the widths that `sizes` tells
 PROCESS = 350e6  # bytes of a process that has loaded torch
 CELLS = 16  # matrices of joint moments in memory: one a cell, and one at work
 PENALTIES = 21
@@ -141,35 +138,6 @@ def work_units(run: config.Run) -> float:
     rows = _trained(run.data, _lengths(run.data)[0])
     batch = min(run.training.batch_size, rows)
     return max(1.0, 3.0 * machine.forward(run).flops * batch * steps_of(run.training, rows)[1])
-
-
-def sizes(
-    kind: str, *, base: Fraction = Fraction(1), shape: tuple[int, ...] | None = None, classes: int | None = None
-) -> dict[str, dict[str, int]]:
-    """Return parameters, features and both matching counts of a network, each by width.
-
-    A width that would give a fraction of a channel is left out.
-    """
-    member, usual = family.member("networks", kind), networks.textbook(kind)
-    shape, classes = shape or usual[0], classes or usual[1]
-    counts: dict[str, dict[str, int]] = {
-        "parameters": {},
-        "features": {},
-        "match_features": {},
-        "match_parameters": {},
-    }
-    for width in SIZES:
-        try:
-            member.widths(base * width)
-        except UsageError:
-            continue
-        of = (kind, shape, classes, base * width)
-        counts["parameters"][str(width)] = networks.parameter_count(*of)
-        counts["features"][str(width)] = networks.feature_count(*of)
-        for by in MATCHINGS:
-            m = networks.count_matching(kind, width, by=by, base=base, shape=shape, classes=classes)
-            counts[f"match_{by}"][str(width)] = m
-    return counts
 
 
 class _Planner:

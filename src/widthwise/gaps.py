@@ -4,21 +4,19 @@ gap = mean of the first terms - mean of the second. A term falls away with any o
 jackknife leaves a network out (DEFINITIONS 4).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from widthwise import seeds, verdicts
-from widthwise.design import Comparison, Design, Matching, Net, Scores, described, left_out, snapshot
+from widthwise import seeds
+from widthwise.design import Comparison, Matching, Net, Scores, left_out, snapshot
 from widthwise.linalg import intervals, limits
 from widthwise.linalg.intervals import Interval
-from widthwise.results import FeatureErrors, Finding, Row
 
 SPLITS = ("validation", "test", "unseen")
-PLAIN = ("mean_all", "median", "variance_weighted", "worst", "constant", "unsupported", "outlying")
 Of = Literal["features", "logits"]
 Side = Literal["first", "second"]
 
@@ -120,13 +118,13 @@ class Gap:
 
     def mean(self, scores: Scores, variant: Variant, which: Side) -> float:
         """Return the mean of one side."""
-        return _mean([self._value(scores, variant, term) for term in getattr(self, which)])
+        return mean([self._value(scores, variant, term) for term in getattr(self, which)])
 
     def value(self, scores: Scores, variant: Variant, without: str | None = None) -> float:
         """Return the gap, or the gap without one unit; NaN if that leaves nothing of a side."""
         sides = []
         for terms in (self.first, self.second):
-            sides.append(_mean([self._value(scores, variant, t) for t in terms if without not in t.units]))
+            sides.append(mean([self._value(scores, variant, t) for t in terms if without not in t.units]))
         return sides[0] - sides[1]
 
     def extrapolated(self, scores: Scores, statistic: str) -> float | None:
@@ -134,7 +132,7 @@ class Gap:
         sides = []
         for terms in (self.first, self.second):
             quarter, half, full = (
-                _mean([_limits(scores, term, self.trained)[size] for term in terms])
+                mean([_limits(scores, term, self.trained)[size] for term in terms])
                 for size in ("quarter", "half", "fit")
             )
             richardson = limits.richardson(half, full)
@@ -149,7 +147,7 @@ class Gap:
         if self.refitted:
             factors.append(
                 [
-                    [_mean([self._value(scores, LEFT_OUT, term) for term in terms]) for terms in concatenation]
+                    [mean([self._value(scores, LEFT_OUT, term) for term in terms]) for terms in concatenation]
                     for concatenation in self.refitted
                 ]
             )
@@ -224,202 +222,14 @@ def _unit(wide: Net) -> str:
     return f"wide {wide.seed}"
 
 
-def names(gap: Gap, which: Side) -> dict[str, Any]:
-    """Return the source and the target of one side, as the fields of a row that hold them."""
-    term: Term = getattr(gap, which)[0]
-    return {"source": described(term.source), "target": described([term.target])}
-
-
-def error_rows(gap: Gap, scores: Scores, which: Side, width: str) -> Iterator[Row]:
-    """Yield the span errors of one side: every statistic on every split."""
-    terms: tuple[Term, ...] = getattr(gap, which)
-    matching = gap.matching if width != "1" else None
-
-    def row(variant: Variant, statistic: str, **numbers) -> Row:
-        return Row(
-            gap.study,
-            "span_error",
-            statistic,
-            variant.split,
-            gap.trained,
-            width,
-            matching,
-            **names(gap, which),
-            **numbers,
-        )
-
-    for variant in gap.variants():
-        found = [scores[term.comparison(variant, gap.trained)].values for term in terms]
-        size = {"n": found[0]["rows"], "p": found[0]["p_live"], "df": _mean([f["df"] for f in found])}
-        if variant.statistic != "mean":
-            told = {"value": gap.mean(scores, variant, which), "method": _where(variant)}
-            yield row(variant, variant.statistic, **told, **size)
-            continue
-        over = gap.over_rows(scores, variant, which)
-        yield row(variant, "mean", **interval_fields(over) | size)
-        for name in PLAIN:
-            yield row(variant, name, value=_mean([f[name] for f in found]), **size)
-
-
-def mean_row(gap: Gap, scores: Scores, statistic: str) -> Row:
-    """Return the mean span error of the first terms on the validation split, as one row."""
-    variant = headline("validation")
-    over = gap.over_rows(scores, variant, "first")
-    where = (variant.split, gap.trained, str(gap.width), gap.matching)
-    return Row(gap.study, "span_error", statistic, *where, **names(gap, "first"), **interval_fields(over))
-
-
-def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
-    """Yield the gap on every split, with both intervals, and what it is read beside; the verdict if primary."""
-
-    def row(variant: Variant, statistic: str, **numbers) -> Row:
-        width = str(gap.width)
-        return Row(
-            gap.study,
-            "span_gap",
-            statistic,
-            variant.split,
-            gap.trained,
-            width,
-            gap.matching,
-            **names(gap, "first"),
-            **numbers,
-        )
-
-    for variant in gap.variants():
-        if variant.statistic != "mean":
-            told = {"value": gap.value(scores, variant), "method": _where(variant)}
-            yield row(variant, variant.statistic.removeprefix("mean_"), **told)
-            continue
-        over = gap.over_networks(scores, variant)
-        if over is not None:
-            word = verdict(gap, scores, design) if variant.split == "validation" else None
-            yield row(variant, "mean", **interval_fields(over), verdict=word)
-        yield row(variant, "mean", **interval_fields(gap.over_rows(scores, variant, "gap")))
-        if variant.split == "validation":
-            for limit in ("richardson", "aitken"):
-                yield row(variant, f"extrapolated_{limit}", value=gap.extrapolated(scores, limit))
-
-
-def _where(variant: Variant) -> str | None:
-    accuracy = variant.at and variant.at.removeprefix("at_")
-    return f"all networks at a training accuracy of {accuracy}" if accuracy else None
-
-
-def verdict(gap: Gap, scores: Scores, design: Design) -> str:
-    """Return the word for a gap of a study at its width (DEFINITIONS 6)."""
-    return judged(gap, scores, decisive(gap, scores, design), margin(gap, scores, design), len(design.wide))
-
-
-def judged(
-    gap: Gap, scores: Scores, interval: Interval, margin: float, wide: int, splits: Sequence[str] = SPLITS
-) -> str:
-    """Return the word for a gap by its interval over networks on validation rows, on the splits that there are."""
-    return verdicts.gap(
-        low=interval.low,
-        high=interval.high,
-        margin=margin,
-        elsewhere=[gap.value(scores, headline(split)) if split in splits else None for split in SPLITS[1:]],
-        extrapolated=[gap.extrapolated(scores, limit) for limit in ("richardson", "aitken")],
-        standardized=gap.value(scores, next(v for v in variants() if v.statistic == "mean_standardized")),
-        wide=wide,
-    )
-
-
-def decisive(gap: Gap, scores: Scores, design: Design) -> Interval:
-    """Return the interval over networks at the level of verdicts."""
-    level = intervals.verdict_level(max(1, len(design.widths)))
-    interval = gap.over_networks(scores, headline("validation"), level)
-    assert interval is not None
-    return interval
-
-
-def margin(gap: Gap, scores: Scores, design: Design) -> float:
-    """Return d, what counts as a gap: the declared margin or a tenth of the baseline's span error."""
-    return max(design.study.margins.span_gap, 0.1 * gap.mean(scores, headline("validation"), "second"))
-
-
-def finding(
-    gaps: Sequence[Gap], scores: Scores, design: Design, claim: str, sentence: Callable[[Gap, Interval], str]
-) -> Finding:
-    """Return the claim over all widths: its word, the smallest width's sentence, every width's numbers."""
-    words = [verdict(gap, scores, design) for gap in gaps]
-    estimates = [gap.value(scores, headline("validation")) for gap in gaps]
-    smallest = gaps[-1]
-    decided = []
-    for gap, word in zip(gaps, words, strict=True):
-        interval = decisive(gap, scores, design)
-        elsewhere = ", ".join(f"{s} {gap.value(scores, headline(s)):+.4f}" for s in ("test", "unseen"))
-        ends = [gap.extrapolated(scores, limit) for limit in ("richardson", "aitken")]
-        told = " and ".join(f"{limit:+.4f}" for limit in ends if limit is not None)
-        decided.append(
-            f"width {gap.width}, {described(gap.first[0].source)} -> {described([gap.first[0].target])}: "
-            f"{signed(interval)}, margin {margin(gap, scores, design):.4f}, {elsewhere}, "
-            f"extrapolated in rows {told}: {word}"
-        )
-    over = smallest.over_networks(scores, headline("validation"))
-    assert over is not None
-    return Finding(
-        gaps[0].study, claim, verdicts.gap_overall(words, estimates), sentence(smallest, over), tuple(decided)
-    )
-
-
-def percent(over: Interval) -> str:
-    """Return the size of an estimate in percent with its interval, in the direction of its sign."""
-    low, high = (over.low, over.high) if over.value >= 0 else (-over.high, -over.low)
-    if low != low:
-        return f"{100 * abs(over.value):.1f} % (no interval over networks)"
-    return f"{100 * abs(over.value):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def feature_errors(gap: Gap, scores: Scores, which: Side) -> FeatureErrors:
-    """Return the error of every target feature of a side's first term on the validation split."""
-    term = getattr(gap, which)[0]
-    score = scores[term.comparison(headline("validation"), gap.trained)]
-    errors = [
-        None if not ok else float(e)
-        for e, ok in zip(score.arrays["per_feature"], score.arrays["supported"], strict=True)
-    ]
-    return FeatureErrors(
-        gap.study,
-        "span_error",
-        "validation",
-        gap.trained,
-        str(gap.width) if which == "first" else str(term.source[0].width),
-        gap.matching if which == "first" else None,
-        described(term.source),
-        described([term.target]),
-        tuple(errors),
-    )
-
-
-def signed(interval: Interval) -> str:
-    """Return an estimate with its sign, its interval and what that is over."""
-    if interval.low != interval.low:
-        return f"{interval.value:+.4f} ({interval.method})"
-    low_high = f"[{interval.low:+.4f}, {interval.high:+.4f}]"
-    return f"{interval.value:+.4f} {low_high} ({100 * interval.level:.1f} % over {interval.over})"
-
-
 def _limits(scores: Scores, term: Term, trained: bool) -> dict[str, float]:
     return scores[term.comparison(headline("validation"), trained)].values["extrapolated"]
-
-
-def interval_fields(interval: Interval) -> dict[str, Any]:
-    """Return an interval as the fields of a row that hold one."""
-    return {
-        "value": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        "interval_over": interval.over,
-        "method": interval.method,
-        "df": interval.df,
-    }
 
 
 def _is_table(factor: Sequence) -> bool:
     return bool(factor) and isinstance(factor[0], list)
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of some numbers; NaN of none."""
     return float(torch.tensor(values, dtype=torch.float64).mean()) if len(values) else float("nan")

@@ -15,8 +15,8 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.errors import UsageError
 from widthwise.linalg.logistic import LogisticPath
+from widthwise.linalg.probe_path import DECADES, TIE, path
 from widthwise.measures.base import Score, accuracy_score
-from widthwise.measures.probe_accuracy import DECADES, TIE, path
 from widthwise.pairs import Joint, Pair, Part
 from widthwise.regression import Options, Regression
 

@@ -26,6 +26,8 @@ from widthwise import family
 from widthwise.errors import UsageError
 from widthwise.layers import Linear
 
+SIZES = tuple(Fraction(1, k) for k in (1, 2, 4, 8, 16))  # the widths that `sizes` tells
+
 
 class Network(nn.Module, ABC):
     """`members` networks of one architecture; forward is the head of the features."""
@@ -126,6 +128,35 @@ def textbook(kind: str) -> tuple[tuple[int, ...], int]:
     """Return one sample's shape and the number of classes in the paper: CIFAR-10's, or what the network says."""
     module = family.member("networks", kind)
     return getattr(module, "SHAPE", (3, 32, 32)), getattr(module, "CLASSES", 10)
+
+
+def sizes(
+    kind: str, *, base: Fraction = Fraction(1), shape: tuple[int, ...] | None = None, classes: int | None = None
+) -> dict[str, dict[str, int]]:
+    """Return parameters, features and both matching counts of a network, each by width.
+
+    A width that would give a fraction of a channel is left out.
+    """
+    member, usual = family.member("networks", kind), textbook(kind)
+    shape, classes = shape or usual[0], classes or usual[1]
+    counts: dict[str, dict[str, int]] = {
+        "parameters": {},
+        "features": {},
+        "match_features": {},
+        "match_parameters": {},
+    }
+    for width in SIZES:
+        try:
+            member.widths(base * width)
+        except UsageError:
+            continue
+        of = (kind, shape, classes, base * width)
+        counts["parameters"][str(width)] = parameter_count(*of)
+        counts["features"][str(width)] = feature_count(*of)
+        for by in ("parameters", "features"):
+            m = count_matching(kind, width, by=by, base=base, shape=shape, classes=classes)
+            counts[f"match_{by}"][str(width)] = m
+    return counts
 
 
 def scaled(n: int, scale: Fraction) -> int:

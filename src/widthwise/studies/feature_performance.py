@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from widthwise import accuracies, verdicts
 from widthwise.design import Comparison, Design, Net, Scores, described, left_out, snapshot
-from widthwise.gaps import interval_fields, percent, signed
+from widthwise.gap_rows import interval_fields, percent, signed
 from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from widthwise.design import Comparison, Design, Scores
-from widthwise.gaps import Gap, Side, Term, headline, names, span_gap
+from widthwise.gap_rows import names
+from widthwise.gaps import Gap, Side, Term, headline, span_gap
 from widthwise.measures.span_error import OUTLYING
 from widthwise.results import FeatureErrors, Finding, Row
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from widthwise import accuracies, verdicts
 from widthwise.accuracies import mean, over_rows
 from widthwise.design import FINAL, INITIAL, Comparison, Design, Net, Scores, described, left_out
-from widthwise.gaps import interval_fields, percent, signed
+from widthwise.gap_rows import interval_fields, percent, signed
 from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from widthwise.design import Comparison, Design, Net, Scores
-from widthwise.gaps import Gap, Term, error_rows, feature_errors, finding, gap_rows, headline, mean_row, percent
+from widthwise.gap_rows import error_rows, feature_errors, finding, gap_rows, mean_row, percent
+from widthwise.gaps import Gap, Term, headline
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from widthwise.design import Comparison, Design, Scores
-from widthwise.gaps import SPLITS, Gap, Side, Variant, headline, interval_fields, names, span_gap
+from widthwise.gap_rows import interval_fields, names
+from widthwise.gaps import SPLITS, Gap, Side, Variant, headline, span_gap
 from widthwise.results import FeatureErrors, Finding, Row
 
 STUDY = "shuffled"

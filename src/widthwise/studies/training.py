@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from widthwise import accuracies
 from widthwise.design import Comparison, Design, Net, Scores
-from widthwise.gaps import interval_fields
+from widthwise.gap_rows import interval_fields
 from widthwise.results import FeatureErrors, Finding, Row
 
 STUDY = "training"

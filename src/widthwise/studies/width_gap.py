@@ -7,18 +7,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from widthwise.design import MATCHINGS, Comparison, Design, Scores
-from widthwise.gaps import (
-    Gap,
-    Term,
-    error_rows,
-    feature_errors,
-    finding,
-    gap_rows,
-    headline,
-    mean_row,
-    percent,
-    span_gap,
-)
+from widthwise.gap_rows import error_rows, feature_errors, finding, gap_rows, mean_row, percent
+from widthwise.gaps import Gap, Term, headline, span_gap
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 
