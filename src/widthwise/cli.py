@@ -263,11 +263,10 @@ def _results(study: "Study", store: "Store", common: Common) -> "Results":
 
 def _finish(results: "Results", preset: str | None, store: "Store", common: Common) -> None:
     """Write the report, then print the scores or a summary with the report's path."""
-    from widthwise import cost
     from widthwise.report import page, tables
 
     if not results.rows:
-        print(f"warning: {cost.NOTHING}", file=sys.stderr)
+        print(f"warning: {plans.NOTHING}", file=sys.stderr)
     name = "-".join(re.findall("[a-z0-9]+", f"{results.title} {preset or ''}".lower())) or "report"
     path = page.write(results, store.root / "reports" / name)
     if common.json:

@@ -4,14 +4,14 @@ Times are scaled from what `machine` measures here and now: good to about half a
 """
 
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import prod
-from typing import Any
 
-from widthwise import config, family, fleet, machine, samples, scoring, tuning, words
+from widthwise import config, family, fleet, machine, samples, scoring, tuning
 from widthwise.design import Comparison, Design, Net
+from widthwise.plans import Plan, WidthPlan
 from widthwise.store import Entry, Store
 from widthwise.studies import base as studies
 from widthwise.training import SNAPSHOTS, WATCHED, steps_of
@@ -21,89 +21,11 @@ CELLS = 16  # matrices of joint moments in memory: one a cell, and one at work
 PENALTIES = 21
 COMPARISON = 0.04  # seconds of one comparison beside its matrix products: splines, bootstrap, writing
 PROBE = 1200  # products with the Hessian that one probe takes
+ENCODED = 5.0  # seconds in which a process encodes a chunk of texts
+REFITS = 3.0  # times what a study of residuals asks for first that its refits take
 START = 3.0  # seconds until a stage's processes have loaded what they need
 GPU = 1e13  # FLOPs a second that small convolutions may reach on one GPU
-NOTHING = "The studies of this file compare nothing: they need a width below 1, and two wide networks for a gap."
 UNREAD = "unread"  # in the place of the checksum of data that are not decoded: no run in a store has it
-
-
-@dataclass(frozen=True)
-class WidthPlan:
-    """The networks of one width.
-
-    Attributes:
-        widths: channels or neurons of its layers. concatenations: R; None for the wide network.
-        trained, begun: networks in the store, and those that have a checkpoint.
-        flops: of one network's training. seconds: of what is left of all, on one process.
-    """
-
-    width: str
-    widths: tuple[int, ...]
-    parameters: int
-    features: int
-    match_parameters: int
-    match_features: int
-    concatenations: int | None
-    networks: int
-    trained: int
-    begun: int
-    flops: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study will take. Prints as a table.
-
-    Attributes:
-        rows: that each network trains on. steps: of each network.
-        seconds: of what is left, by stage, over all `processes`.
-        memory: bytes at the peak, all processes together. disk: bytes in all, at most.
-        blocks: bytes of the disk that moment blocks take, which can be deleted.
-        gpu_seconds: of what is left with training on one GPU, at `GPU` FLOPs a second: a figure nobody measured.
-    """
-
-    title: str
-    widths: tuple[WidthPlan, ...]
-    rows: int
-    steps: int
-    comparisons: int
-    processes: int
-    device: str
-    seconds: Mapping[str, float]
-    memory: float
-    disk: float
-    blocks: float
-    gpu_seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        header = ("width", "layers", "parameters", "features", "m by parameters", "by features")
-        header += ("networks", "trained", "FLOPs each")
-        table = words.table([header, *(_cells(w) for w in self.widths)])
-        return f"{self.title}\n\n{table}\n\n{self._sentences()}"
-
-    def _sentences(self) -> str:
-        total, trained = (sum(getattr(w, what) for w in self.widths) for what in ("networks", "trained"))
-        left = sum(self.seconds.values())
-        stages = ", ".join(f"{name} {words.duration(seconds)}" for name, seconds in self.seconds.items())
-        on = f"{self.processes} process{'es' if self.processes > 1 else ''} of this machine ({self.device})"
-        takes = f"About {words.duration(left)} on {on}: {stages}. An estimate, good to +-50 %."
-        done = "Nothing is left to do but the report." if self.comparisons else NOTHING
-        blocks = f", {words.size(self.blocks)} of it moment blocks, which `clean` deletes" if self.blocks else ""
-        there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
-        return "\n".join(
-            [
-                f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps. "
-                f"{self.comparisons:,} comparisons.",
-                takes if left else done,
-                f"About {words.size(self.memory)} of memory at the peak, "
-                f"at most {words.size(self.disk)} of disk{blocks}.",
-            ]
-        )
 
 
 def plan(study: config.Study, store: Store, *, device: str = "cpu", jobs: int | None = None) -> Plan:
@@ -151,6 +73,7 @@ class _Planner:
         self.shape = self.design.shape
         self.comparisons = studies.comparisons(self.design, {})
         entry = _decoded(study.data, store)
+        self.store, self.decoded = store, entry is not None
         whole, self.test_rows = _lengths(study.data, entry)
         self.all_rows = whole if study.data.rows == "all" else study.data.rows
         self.rows = _trained(study.data, whole)
@@ -177,11 +100,12 @@ class _Planner:
             by_width[runs[0].width] = by_width.get(runs[0].width, 0.0) + seconds
         scores, memory = self.scores()
         seconds = {
+            "encoding": self.chunks() * ENCODED / self.processes,
             "training": _makespan(left, self.processes),
             "features": self.features_seconds(fleets) / self.processes,
             "comparing": scores * self.unscored / self.processes,
         }
-        seconds = {stage: s + START if s else 0.0 for stage, s in seconds.items()}
+        seconds = {stage: s + START if s else 0.0 for stage, s in seconds.items() if s or stage != "encoding"}
         widths = sorted({net.width for net in self.runs}, reverse=True)
         return Plan(
             title=self.study.title,
@@ -197,6 +121,15 @@ class _Planner:
             blocks=self.blocks(),
             gpu_seconds=sum(map(self.flops, self.lacking)) / GPU + seconds["comparing"],
         )
+
+    def chunks(self) -> int:
+        """Return how many chunks of texts are to be encoded: of data that are not decoded, all."""
+        data = self.study.data
+        if not samples.takes_states(data):
+            return 0
+        if self.decoded:
+            return len(samples.unencoded(data, self.store))
+        return sum(-(-rows // samples.CHUNK) for rows in (self.all_rows, self.test_rows))
 
     def flops(self, run: config.Run) -> float:
         """Return the FLOPs of one network's training."""
@@ -268,8 +201,15 @@ class _Planner:
                 seconds += parts * shares * (p**3 / eigen + own / product)
             for source in (c.source for c in group if c.measure == "probe_accuracy"):
                 p = sum(self.columns(net) for net in source)
-                seconds += PROBE * (4 * rows * p + 2 * p**2) * self.design.classes / product
+                seconds += self.probe_flops(rows, p) / product
+            for c in (c for c in group if c.measure == "residual_accuracy"):
+                p = sum(self.columns(net) for net in c.networks)
+                seconds += REFITS * 5 * self.probe_flops(rows, p) / product
         return seconds + COMPARISON * len(self.comparisons), largest
+
+    def probe_flops(self, rows: int, p: int) -> float:
+        """Return the FLOPs of one linear probe of p features, all its penalties."""
+        return PROBE * (4 * rows * p + 2 * p**2) * self.design.classes
 
     def columns(self, net: Net, of: str = "features") -> int:
         """Return how many columns a network's features or logits have."""
@@ -369,21 +309,3 @@ def _makespan(seconds: Iterable[float], processes: int) -> float:
     for job in sorted(seconds, reverse=True):
         ends[ends.index(min(ends))] += job
     return max(ends)
-
-
-# In words -----------------------------------------------------------------------------------------------
-
-
-def _cells(w: WidthPlan) -> tuple[str, ...]:
-    share = "" if w.concatenations is None else f" ({w.concatenations} x {w.networks // w.concatenations})"
-    return (
-        w.width,
-        "-".join(map(str, w.widths)),
-        f"{w.parameters:,}",
-        str(w.features),
-        str(w.match_parameters),
-        str(w.match_features),
-        f"{w.networks}{share}",
-        f"{w.trained}" + (f", {w.begun} begun" if w.begun else ""),
-        f"{w.flops:.1e}",
-    )

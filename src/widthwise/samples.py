@@ -141,7 +141,7 @@ def decode(data: config.Data, store: Store) -> Entry:
 
 def unencoded(data: config.Data, store: Store) -> list[tuple[str, int]]:
     """Return (part, number) of every chunk that a study takes and whose hidden states are not in the store."""
-    if not _takes_states(data):
+    if not takes_states(data):
         return []
     entry = decode(data, store)
     whole = entry.tensors("data")
@@ -173,7 +173,8 @@ def _key(data: config.Data, entry: Entry, part: str, number: int) -> str:
     return f"{name}-{part}-{number}of{CHUNK}-v{ENCODED_VERSION}"
 
 
-def _takes_states(data: config.Data) -> bool:
+def takes_states(data: config.Data) -> bool:
+    """Return whether networks take a frozen encoder's hidden states of the data."""
     return hasattr(family.member("data", data.kind), "encode")
 
 
@@ -181,7 +182,7 @@ def _rows(
     data: config.Data, store: Store, part: str, whole: dict[str, Tensor], ids: Int[Tensor, " rows"]
 ) -> Tensor | Ragged:
     """Return some rows of a part of a data set: as decoded, or as its encoder's hidden states, mapped from disk."""
-    if not _takes_states(data):
+    if not takes_states(data):
         return whole[part][ids]
     chunks = [encode(data, store, part, k).tensors("states") for k in range(-(-len(ids) // CHUNK))]
     place = torch.empty(len(whole[part]), dtype=torch.int64)

@@ -34,7 +34,7 @@ def made_up(comparison: Comparison, narrow: float = 0.3, wide: float = 0.2) -> S
     values = dict.fromkeys(("mean_all", "median", "variance_weighted", "worst"), e)
     values |= {"constant": 0, "unsupported": 0, "outlying": 0, "rows": 100, "rows_fit": 80, "p_live": 4, "df": 3.0}
     values |= {"extrapolated": {"quarter": e + 0.03, "half": e + 0.01, "fit": e}, "penalty": 1e-3, "p": 4}
-    values |= {"scale": 1.0, "columns": 8, "spanned": 1}
+    values |= {"scale": 1.0, "columns": 8, "spanned": 1, "majority": 0.1}
     generator = torch.Generator().manual_seed(len(source))
     totals = torch.rand(50, FEATURES, dtype=torch.float64, generator=generator) + 1
     arrays = {

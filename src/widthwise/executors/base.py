@@ -298,6 +298,9 @@ class _Session:
     def collect(self, scores: dict[Comparison, Score]) -> Results:
         networks = tuple(self.trained(run) for run in self.runs(c for c in scores if c.trained).values())
         facts = {**environment(), "data": self.study.data.kind, "data_checksum": self.checksum}
+        member, decoded = family.member("data", self.study.data.kind), samples.decode(self.study.data, self.store)
+        notes = [getattr(member, "NOTE", ""), *decoded.facts.get("notes", ())]
+        facts |= {"about_the_data": " ".join(notes).strip()} if any(notes) else {}
         return Results(
             title=self.study.title,
             study=self.study.plain(),

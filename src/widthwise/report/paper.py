@@ -23,6 +23,7 @@ FORMS = {
     "narrow_residuals_alone": "residuals of narrow ones, alone",
     "wide_untrained": "an untrained wide network",
     "narrow_untrained": "untrained narrow networks together",
+    "majority_class": "nothing: the commonest class",
 }
 
 

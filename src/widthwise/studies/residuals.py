@@ -40,6 +40,9 @@ def rows(design: Design, scores: Scores, *, smallest: bool = True) -> list[Row]:
     for sides in _all_sides(design, smallest):
         for statistic, asked in sides.asked().items():
             table += _accuracy_rows(sides, statistic, asked, scores)
+        majority = scores[sides.asked()["wide"][0]].values["majority"]
+        where = ("unseen", True, str(sides.width), "parameters")
+        table.append(Row(STUDY, "residual_accuracy", "majority_class", *where, value=majority))
         for name, (parts, over) in _gains(sides, scores, 0.95).items():
             word = _verdict(sides, scores, design) if name == "wide" else None
             where = ("unseen", True, str(sides.width), "parameters", described(sides.C[0]), "1")
