@@ -263,6 +263,7 @@ def _results(study: "Study", store: "Store", common: Common) -> "Results":
 
 def _finish(results: "Results", preset: str | None, store: "Store", common: Common) -> None:
     """Write the report, then print the scores or a summary with the report's path."""
+    from widthwise import plans
     from widthwise.report import page, tables
 
     if not results.rows:
