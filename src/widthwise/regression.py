@@ -186,7 +186,7 @@ class Regression:
 
     def degrees(self, choice: Choice, of: Bool[Tensor, " targets"]) -> float:
         """Return the effective degrees of freedom, averaged over parts and some of the chosen targets."""
-        each = [self._degrees(f, o)[of] for f, o in zip(self.fits, choice.optima, strict=True)]
+        each = [self._degrees(d, o)[of] for d, o in zip(self._degree_curves, choice.optima, strict=True)]
         return float(torch.stack(each).mean()) if bool(of.any()) else float("nan")
 
     def certificate(self, targets: Int[Tensor, " chosen"], choice: Choice) -> krylov.Certificate | None:
@@ -226,10 +226,15 @@ class Regression:
         errors, totals = self._each_block
         return errors[:, targets], totals[:, targets]
 
-    def _degrees(self, fit: ridge.Ridge, chosen: penalty_path.Optimum) -> Float[Tensor, " targets"]:
+    @cached_property
+    def _degree_curves(self) -> list[Float[Tensor, " penalties"]]:
+        """The effective degrees of freedom of every part's fit at every penalty: no target changes them."""
+        made = {id(fit): fit.degrees(self.penalties) for fit in self.fits}
+        return [made[id(fit)] for fit in self.fits]
+
+    def _degrees(self, degrees: Float[Tensor, " penalties"], chosen: penalty_path.Optimum) -> Float[Tensor, " targets"]:
         """Return the degrees of freedom at chosen penalties, off a spline through those of the grid."""
-        degrees = fit.degrees(self.penalties)[:, None]
-        each = degrees.expand(-1, len(chosen.node))
+        each = degrees[:, None].expand(-1, len(chosen.node))
         return penalty_path.error_at(each, torch.zeros_like(each[0]), self.penalties, chosen, self.options.interpolate)
 
     def _moments(self, cells: Sequence[int]) -> Moments:

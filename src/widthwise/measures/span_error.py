@@ -254,7 +254,7 @@ def measure(
 def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: bool = False) -> SpanError:
     joint, regression = pair.joint, _regression(pair, options)
     place = regression.local(pair.target)
-    constant, supported = joint.support(regression.target[place])
+    constant, supported = _support(pair)
     squares = regression.squares[place]
     undefined = constant | (squares == 0)  # 0: it has one value on all scored rows, or within every class
     supported = supported & ~undefined
@@ -289,6 +289,14 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
         split=joint.split.name,
         blocks=blocks,
     )
+
+
+def _support(pair: Pair) -> tuple[Bool[Tensor, " targets"], Bool[Tensor, " targets"]]:
+    """Return which of a pair's target features are constant and which supported, found out once a joint."""
+    kept = pair.joint.kept.setdefault("support", {})
+    if pair.target not in kept:
+        kept[pair.target] = pair.joint.support(pair.target_columns)
+    return kept[pair.target]
 
 
 def _certified(certificate: krylov.Certificate | None, supported: Bool[Tensor, " targets"]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class _Sides:
     ) -> Comparison:
         """Return the accuracy of a source on unseen rows, with something of a target if there is one."""
         options = (("form", form if target else "source"), *((("columns", columns),) if columns else ()))
-        together = f"{STUDY} {self.width}"
+        together = f"{STUDY} {self.width} from {source[0].width}"
         return Comparison("residual_accuracy", source, target, "unseen", at, options=options, together=together)
 
     def control(self, c: Nets, others: Nets) -> Comparison:
