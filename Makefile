@@ -27,8 +27,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## train, compare and report on 1,797 real images; minutes
 	$(BIN)/widthwise demo
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+test: $(READY)  ## run the tests, a file at a time on each core
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(READY)  ## run the tests that take minutes each
 	$(BIN)/python -m pytest -m slow --timeout 7200
