@@ -2,7 +2,7 @@
 
 from widthwise.report.comparison import select
 from widthwise.report.paper import FORMS
-from widthwise.report.spec import ends, figure, ordinal, panel, panel_width, quantitative, series, width_styles
+from widthwise.report.spec import ends, figure, ordinal, panel, panel_width, quantitative, series, shares, width_styles
 from widthwise.report.table import finite, text
 from widthwise.results import Results
 
@@ -26,7 +26,7 @@ def residual_accuracy(results: Results, study: str) -> dict | None:
         for row in rows
     ]
     x = quantitative(
-        "value", ends([e[k] for e in entries for k in ("value", "low", "high")]), title="accuracy", format=".0%"
+        "value", shares(ends([e[k] for e in entries for k in ("value", "low", "high")])), title="accuracy", format=".0%"
     )
     layers = series(x, ordinal("form", list(names.values())), list(looks.values()), lines=False)
     height = len(names) * (12 + 12 * len(looks))

@@ -15,6 +15,7 @@ from widthwise.report.spec import (
     panel_width,
     quantitative,
     series,
+    shares,
     signed,
     style,
     width_styles,
@@ -109,7 +110,7 @@ def probe_accuracy(results: Results, study: str) -> dict | None:
         datasets[name] = [entry for entry, row in zip(entries, here, strict=True) if row.seed is None]
         datasets[f"{name}, alone"] = [entry for entry, row in zip(entries, here, strict=True) if row.seed is not None]
         x = ordinal("x", list(places.values()), WIDTH_TITLE)
-        y = quantitative("value", _domain([_numbers(row) for row in rows]), format=".0%")
+        y = quantitative("value", shares(_domain([_numbers(row) for row in rows])), format=".0%")
         layers = [dots(x, y, list(looks.values()), f"{name}, alone"), *series(x, y, list(looks.values()))]
         panels.append(panel(_matched(name), "test accuracy", name, layers, panel_width(len(matchings)), 270))
     return figure(datasets, panels) if rows else None

@@ -9,21 +9,21 @@ from widthwise.results import Results, Row
 
 READ = "Published: the paper's own, of its own runs at full size; the headers of its tables are lost in our text"
 FORMS = {
-    "narrow": "narrow networks together",
-    "wide": "a wide network",
-    "narrow_joined": "both side by side",
-    "narrow_with_wide_residuals": "narrow, and residuals of a wide one",
-    "narrow_with_narrow_residuals": "narrow, and residuals of other narrow ones",
-    "narrow_with_noise": "narrow, and noise",
-    "narrow_with_permuted_residuals": "narrow, and residuals of other rows",
-    "wide_with_narrow_residuals": "wide, and residuals of narrow ones",
-    "wide_with_wide_residuals": "wide, and residuals of another wide one",
-    "wide_with_noise": "wide, and noise",
-    "wide_residuals_alone": "residuals of a wide one, alone",
-    "narrow_residuals_alone": "residuals of narrow ones, alone",
-    "wide_untrained": "an untrained wide network",
-    "narrow_untrained": "untrained narrow networks together",
-    "majority_class": "nothing: the commonest class",
+    "narrow": "narrow together",
+    "wide": "wide",
+    "narrow_joined": "narrow + wide",
+    "narrow_with_wide_residuals": "narrow + residuals of wide",
+    "narrow_with_narrow_residuals": "narrow + residuals of narrow",
+    "narrow_with_noise": "narrow + noise",
+    "narrow_with_permuted_residuals": "narrow + permuted residuals",
+    "wide_with_narrow_residuals": "wide + residuals of narrow",
+    "wide_with_wide_residuals": "wide + residuals of wide",
+    "wide_with_noise": "wide + noise",
+    "wide_residuals_alone": "residuals of wide",
+    "narrow_residuals_alone": "residuals of narrow",
+    "wide_untrained": "wide, untrained",
+    "narrow_untrained": "narrow together, untrained",
+    "majority_class": "the commonest class",
 }
 
 

@@ -202,6 +202,11 @@ def ends(values: Iterable[float | None], *, include: Iterable[float] = ()) -> tu
     return round(math.floor(below / step) * step, 12), round(math.ceil(above / step) * step, 12)
 
 
+def shares(domain: tuple[float, float]) -> tuple[float, float]:
+    """Return the ends of an axis of shares: none below 0 or above 1."""
+    return max(0.0, domain[0]), min(1.0, domain[1])
+
+
 def _step(span: float) -> float:
     """Return the round number, 1, 2 or 5 times a power of ten, nearest above a fifth of the span."""
     unit = 10.0 ** math.floor(math.log10(span / 5))
