@@ -30,7 +30,16 @@ def learn(network, inputs, labels):
 
 
 def assert_equals_plain_modules(network, plain, inputs, labels):
-    """Hold a float64 fleet to one ordinary module a member: features, logits, gradients and statistics."""
+    """Hold a float64 fleet to one ordinary module a member: features, logits, gradients and statistics.
+
+    In batches of every member's own, and in one batch that all share.
+    """
+    _assert_equals(network, plain, inputs, labels)
+    network.train().zero_grad()
+    _assert_equals(network, plain, inputs[:1].expand_as(inputs), labels[:1].expand_as(labels))
+
+
+def _assert_equals(network, plain, inputs, labels):
     states = network.state_dict()
     before = [layers.unstack(states, k) for k in range(network.members)]
     learn(network, inputs, labels)
@@ -52,6 +61,6 @@ def assert_equals_plain_modules(network, plain, inputs, labels):
 
 
 def assert_close(ours, own, what):
-    """Hold two tensors equal to 1e-10 of the largest number in them."""
-    scale = max(float(own.abs().max()), 1e-3)
-    torch.testing.assert_close(ours, own, rtol=0, atol=1e-10 * scale, msg=lambda text: f"{what}: {text}")
+    """Hold two tensors equal to 1e-12 of the largest number in them, or of 1 where all are smaller."""
+    scale = max(float(own.abs().max()), 1.0)
+    torch.testing.assert_close(ours, own, rtol=0, atol=1e-12 * scale, msg=lambda text: f"{what}: {text}")
