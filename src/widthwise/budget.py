@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from widthwise import config, cost, words
+from widthwise import config, cost, samples, words
 from widthwise.errors import UsageError
 from widthwise.store import Store
 
@@ -40,7 +40,7 @@ def fitted(
     Raises:
         UsageError: if not even the smallest part fits.
     """
-    key = config.digest([study.plain(), round(within), device])
+    key = config.digest([study.plain(), round(within), device, jobs])
     kept = store.get(KIND, key)
     if kept is None:
         rows, epochs, takes = _pick(study, store, within, device, jobs)
@@ -59,18 +59,22 @@ def _pick(
     study: config.Study, store: Store, within: float, device: str, jobs: int | None
 ) -> tuple[int | str, int, float]:
     """Return rows, epochs and the seconds that they take."""
+    samples.decode(study.data, store)  # how many rows there are is not to be guessed
     wanted = study.training.epochs
-    least = 0.0
+    fewest = min(wanted, max(FEWEST_EPOCHS, math.ceil(wanted / 4)))
+    rows, least = study.data.rows, 0.0
     for rows in _shares(study.data.rows, cost.rows_of(study, store)):
         parts = cost.plan(_with(study, rows, wanted), store, device=device, jobs=jobs).seconds
         fixed, training = sum(parts.values()) - parts["training"], parts["training"]
-        epochs = wanted if fixed + training <= within else math.floor((within - fixed) / training * wanted)
-        if epochs >= min(wanted, max(FEWEST_EPOCHS, wanted / 4)):
+        fits = fixed + training <= within
+        epochs = wanted if fits else math.floor((within - fixed) / training * wanted) if training else -1
+        if epochs >= fewest:
             return rows, epochs, fixed + training * epochs / max(wanted, 1)
-        least = fixed + training * min(1.0, FEWEST_EPOCHS / max(wanted, 1))
+        least = fixed + training * fewest / max(wanted, 1)
+    count = rows if isinstance(rows, str) else f"{rows:,}"
     raise UsageError(
-        f"{words.duration(within)} are too few for this study: {FEWEST_EPOCHS} epochs of about {FEWEST_ROWS:,} rows "
-        f"take about {words.duration(least)}. Use fewer widths, a narrower network.base, or more time."
+        f"{words.duration(within)} are too few for this study: {fewest} epochs of {count} rows take about "
+        f"{words.duration(least)}. Use fewer widths, a narrower network.base, fewer epochs, or more time."
     )
 
 

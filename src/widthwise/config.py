@@ -267,6 +267,8 @@ def _shape_problems(raw: Mapping[str, Any]) -> list[str]:
         return []  # said already
     if hasattr(source, "encode") and not hasattr(member, "TEXTS"):
         return [f"network: {network.kind} takes samples of one shape, not the texts of {data.kind}: transformer does."]
+    if hasattr(source, "encode") and (raw.get("training") or {}).get("augment"):
+        return ["training.augment: texts are not cropped and flipped; leave it out, or set it to false."]
     try:
         with torch.device("meta"):
             member.build(shape, source.CLASSES, network.base, 1, **options)

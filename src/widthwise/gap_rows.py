@@ -41,7 +41,7 @@ def error_rows(gap: Gap, scores: Scores, which: Side, width: str) -> Iterator[Ro
         found = [scores[term.comparison(variant, gap.trained)].values for term in terms]
         size = {"n": found[0]["rows"], "p": found[0]["p_live"], "df": mean([f["df"] for f in found])}
         if variant.statistic != "mean":
-            told = {"value": gap.mean(scores, variant, which), "method": _where(variant)}
+            told = {"value": gap.mean(scores, variant, which), "method": _where(gap, variant, scores)}
             yield row(variant, variant.statistic, **told, **size)
             continue
         over = gap.over_rows(scores, variant, which)
@@ -77,7 +77,7 @@ def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
 
     for variant in gap.variants():
         if variant.statistic != "mean":
-            told = {"value": gap.value(scores, variant), "method": _where(variant)}
+            told = {"value": gap.value(scores, variant), "method": _where(gap, variant, scores)}
             yield row(variant, variant.statistic.removeprefix("mean_"), **told)
             continue
         over = gap.over_networks(scores, variant)
@@ -90,9 +90,13 @@ def gap_rows(gap: Gap, scores: Scores, design: Design) -> Iterator[Row]:
                 yield row(variant, f"extrapolated_{limit}", value=gap.extrapolated(scores, limit))
 
 
-def _where(variant: Variant) -> str | None:
-    accuracy = variant.at and variant.at.removeprefix("at_")
-    return f"all networks at a training accuracy of {accuracy}" if accuracy else None
+def _where(gap: Gap, variant: Variant, scores: Scores) -> str | None:
+    """Return which snapshots are compared, and how accurate the networks are there on the rows that trained them."""
+    if variant.at is None:
+        return None
+    told = [f"width {width} {mean([scores[c].value for c in found]):.3f}" for width, found in gap.accuracies().items()]
+    accuracy = variant.at.removeprefix("at_")
+    return f"first epoch at a training accuracy of {accuracy}; then on all rows that train: {', '.join(told)}"
 
 
 def verdict(gap: Gap, scores: Scores, design: Design) -> str:

@@ -112,9 +112,24 @@ class Gap:
         for variant in self.variants() if among is None else among:
             for term in self.first + self.second:
                 yield term.comparison(variant, self.trained)
+        for accuracies in self.accuracies().values():
+            yield from accuracies
         for concatenation in self.refitted:
             for terms in concatenation:
                 yield from (term.comparison(LEFT_OUT, self.trained) for term in terms)
+
+    def accuracies(self) -> dict[Fraction, list[Comparison]]:
+        """Return the networks' accuracies at the snapshot of equal accuracy, on the rows that trained them, by width.
+
+        It is the first epoch whose running accuracy was as high: where networks then are, these say.
+        """
+        found: dict[Fraction, list[Comparison]] = {}
+        nets = {net for term in self.first + self.second for net in (*term.source, term.target)}
+        for net in sorted(nets, key=lambda net: (-net.width, net.seed)) if self.trained and self.at else ():
+            together = f"{self.study} accuracies {self.at}"
+            own = Comparison("ensemble_accuracy", (net,), (), "validation", self.at or "", together=together)
+            found.setdefault(net.width, []).append(own)
+        return found
 
     def mean(self, scores: Scores, variant: Variant, which: Side) -> float:
         """Return the mean of one side."""

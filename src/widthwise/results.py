@@ -46,7 +46,7 @@ class Finding:
     """One claim of the paper or of ours, the word it gets here, and the numbers that decide it.
 
     `verdict` is "confirmed", "opposite", "not confirmed here" or "below resolution"; `decided_by` are
-    sentences with their intervals, the primary one first.
+    sentences with their intervals. `primary`: whether it is the one endpoint declared before the run.
     """
 
     study: str
@@ -54,6 +54,7 @@ class Finding:
     verdict: str
     sentence: str
     decided_by: tuple[str, ...] = ()
+    primary: bool = False
 
 
 @dataclass(frozen=True)

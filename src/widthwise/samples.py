@@ -37,7 +37,6 @@ class Samples:
         ids: (rows,) numbers of the training rows in the whole data set; test rows follow behind.
         trained: (rows,) whether a network trains on the row; the others are the reserve.
         groups, test_groups: (rows,) numbers of what is never parted, such as the pairs of one premise, if anything.
-        groups, test_groups: (rows,) numbers of what is never parted, such as the pairs of one premise, if anything.
     """
 
     checksum: str

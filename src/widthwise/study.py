@@ -4,7 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator
 from pydantic.json_schema import WithJsonSchema
 
 from widthwise.errors import UsageError
@@ -98,6 +98,13 @@ class Tuning(Strict):
 
     rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
     weight_decays: tuple[Annotated[float, Field(ge=0)], ...] = ()
+
+    @field_validator("rates", "weight_decays")
+    @classmethod
+    def _each_once(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"each value once, not {', '.join(f'{value:g}' for value in values)}")
+        return values
 
 
 class Choice(WithOptions):

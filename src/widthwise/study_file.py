@@ -81,6 +81,11 @@ def laid_over(file: Mapping[str, Any], where: str, preset: str | None, overrides
         raw = merge(raw, presets[preset] if isinstance(presets[preset], Mapping) else {})
     for path, value in overrides.items():
         raw = merge(raw, _nested(path.split("."), value))
+    kept = raw.get("concatenations")
+    if "widths" in overrides and isinstance(overrides["widths"], Sequence) and isinstance(kept, Mapping):
+        # What the file says of widths that are not wanted is not meant.
+        wanted = {*map(str, overrides["widths"]), *(path.partition(".")[2] for path in overrides)}
+        raw["concatenations"] = {width: count for width, count in kept.items() if str(width) in wanted}
     return raw
 
 

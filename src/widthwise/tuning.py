@@ -12,6 +12,7 @@ import torch
 
 from widthwise import config, features
 from widthwise.design import FINAL, Design
+from widthwise.errors import UsageError
 from widthwise.results import Row
 from widthwise.samples import Samples
 from widthwise.store import Store
@@ -39,7 +40,11 @@ def trials(design: Design, checksum: str) -> Trials:
 
 
 def losses(runs: Trials, samples: Samples, store: Store) -> Losses | None:
-    """Return the log-loss of every trial on the reserve; infinite of one that diverged, None if one is missing."""
+    """Return the log-loss of every trial on the reserve; infinite of one that diverged, None if one is missing.
+
+    Raises:
+        UsageError: if all trials of a width diverged.
+    """
     held_out, labels = ~samples.trained, samples.labels[~samples.trained]
     found: Losses = {}
     for width, grid in runs.items():
@@ -51,7 +56,13 @@ def losses(runs: Trials, samples: Samples, store: Store) -> Losses | None:
             if read is not None:
                 logits = read["train"].tensors("features")["logits"][held_out].double()
                 loss = float(torch.nn.functional.cross_entropy(logits, labels))
-            found.setdefault(width, []).append(loss)
+            found.setdefault(width, []).append(loss if loss == loss else float("inf"))
+    for width, each in found.items():
+        if min(each) == float("inf"):
+            raise UsageError(
+                f"tuning: every trial of width {width} diverged, at rates of {runs[width][0].training.rate:g} to "
+                f"{runs[width][-1].training.rate:g}; give tuning.rates lower ones."
+            )
     return found
 
 

@@ -153,7 +153,7 @@ class Compare:
     @property
     def units(self) -> float:
         """Its share of the stage's work."""
-        return float(sum(len(c.source) for c in self.comparisons))
+        return float(sum(getattr(family.member("measures", c.measure), "COST", 1) for c in self.comparisons))
 
     def perform(self, worker: Worker, tell: Tell) -> None:
         """Compute what is not in the store."""

@@ -3,6 +3,7 @@
 A member is a file with
 
     VERSION        an integer that rises when its numbers change
+    COST           how many span errors it takes as long as, about; 1 if left out
     NEEDS          what of a pair it reads: a subset of {"moments", "features", "labels", "logits"}
     INVARIANT_TO   what leaves its value alone: a subset of `TRANSFORMATIONS`; it must change under the others
     measure(pair, *, option=default, ...) -> Score

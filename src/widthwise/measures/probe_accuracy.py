@@ -26,6 +26,7 @@ from widthwise.pairs import Pair, Split, held_out, k_fold
 from widthwise.words import for_json
 
 VERSION = 2
+COST = 25
 NEEDS = frozenset({"features", "labels"})
 INVARIANT_TO = frozenset(
     {

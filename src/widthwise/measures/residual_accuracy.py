@@ -21,6 +21,7 @@ from widthwise.pairs import Joint, Pair, Part
 from widthwise.regression import Options, Regression
 
 VERSION = 1
+COST = 25
 NEEDS = frozenset({"moments", "features", "labels"})
 INVARIANT_TO = frozenset({"source rotation", "source scale", "source translation", "target translation"})
 SPANNED = 1e-6  # span error below which a feature has no residual
@@ -65,7 +66,7 @@ def measure(
     grid = DECADES if penalty is None else (penalty,)
     folds = [_fold(rows, form, k, scales, grid) for k in range(len(joint.split.parts))]
     logits = torch.full((len(joint.labels), joint.classes), torch.nan, dtype=torch.float64)
-    chosen = [_chosen([other for other in folds if other is not fold]) for fold in folds]
+    chosen = [_chosen(folds, k) for k in range(len(folds))]
     for k, (fold, (s, q)) in enumerate(zip(folds, chosen, strict=True)):
         logits[rows.fold == k] = fold.probes[s].path.logits(fold.probes[s].held_out, q)
     return accuracy_score(
@@ -92,11 +93,11 @@ class _Fold:
 def _fold(rows: "_Rows", form: str, k: int, scales: Sequence[float], grid: Sequence[float]) -> _Fold:
     fit = rows.fold != k
     added, spanned = rows.added(form, k)
-    if not added.shape[1] or form in ("source", "alone"):
+    if form in ("source", "alone"):
         scales = (1.0,)
     found = []
     for scale in scales:
-        if form != "alone" and (form == "source" or scale == 0):
+        if form != "alone" and (scale == 0 or not added.shape[1]):
             found.append(rows.source_alone(k, grid))
             continue
         added = _scaled(added, fit)
@@ -129,15 +130,17 @@ def _scaled(X: Float[Tensor, "rows columns"], fit: Bool[Tensor, " rows"]) -> Flo
     return X / torch.where(size > 0, size, 1.0)
 
 
-def _chosen(folds: Sequence[_Fold]) -> tuple[int, int]:
-    """Return the scale and the penalty with the least loss on some folds, by number.
+def _chosen(folds: Sequence[_Fold], own: int) -> tuple[int, int]:
+    """Return the scale and the penalty with the least loss on the other folds, by number.
 
-    Of nearly equal losses, those of the smallest scale and, of these, the largest penalty.
+    Of nearly equal losses, those of the smallest scale and, of these, the largest penalty; of the penalties that the
+    paths of all folds have, its own among them.
     """
     sums = []
     for scale in range(len(folds[0].scales)):
         curves = [fold.probes[scale].losses for fold in folds]
-        sums.append(torch.tensor([c[: min(map(len, curves))] for c in curves], dtype=torch.float64).sum(0))
+        losses = torch.tensor([c[: min(map(len, curves))] for c in curves], dtype=torch.float64)
+        sums.append(losses.sum(0) - losses[own])
     least = min(float(losses.min()) for losses in sums)
     for scale, losses in enumerate(sums):
         near = (losses <= least * (1 + TIE)).nonzero()[:, 0]

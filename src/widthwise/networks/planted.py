@@ -1,7 +1,7 @@
 """A network without training whose features are known: random mixtures, a wide one's of all directions of `planted`.
 
-At width 1 its features mix all directions of the data, at smaller widths all but the last so many. So narrow
-networks, put together, span exactly the part of a wide one that is theirs, and nothing of the rest.
+At a scale of 1 (base times width) its features mix all directions of the data, at smaller scales all but the last so
+many. So narrow networks, put together, span exactly the part of a wide one that is theirs, and nothing of the rest.
 """
 
 from fractions import Fraction

@@ -53,7 +53,7 @@ def figures(results: Results) -> list[Figure]:
     studies = [study for study in studies if study not in TABLES_ONLY]
     found = [replace(f, study=s) for s in studies for f in (*_spans(results, s), *_readouts(results, s))]
     found += [replace(f, study=s) for s in studies for f in _untrained(results, s)]
-    return found + list(_training(results))
+    return found + [replace(figure, study="training") for figure in _training(results)]
 
 
 def _spans(results: Results, study: str) -> Iterator[Figure]:
@@ -147,7 +147,7 @@ def _asked(study: str) -> str:
 def _bars(results: Results, study: str, measure: str, *, trained: bool = True, below: bool = True) -> str:
     """Return what the bars of a figure are, and how the numbers below its widths are to be read."""
     rows = select(results.rows, study=study, measure=measure, trained=trained, seed=None)
-    rows = [row for row in one_interval(rows) if row.measure == "probe_accuracy" or row.statistic == "mean"]
+    rows = [row for row in one_interval(rows) if row.measure.endswith("_accuracy") or row.statistic == "mean"]
     words = distinct(_over(row) for row in rows)
     if len(words) > 1:
         words = [f"{word} on {_splits(rows, word)}" for word in words]

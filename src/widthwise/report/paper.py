@@ -87,7 +87,8 @@ def _residuals(results: Results, kind: str) -> Table:
     )
     caption = "Accuracy of a probe on rows that no network was trained on, with 95 % intervals over rows. "
     caption += f"{READ}: its four rows are read as untrained and residual features, wide before narrow."
-    header = ("width", "features", "accuracy", "low", "high", "published")
+    at = published.TABLE_3_WIDTH.get(kind)
+    header = ("width", "features", "accuracy", "low", "high", f"published at {at}" if at else "published")
     return Table("paper_table_3", "Table 3, Figures 4 and 10: residuals", caption, header, lines)
 
 
@@ -123,7 +124,10 @@ def _outliers(results: Results) -> Table:
                     values = [_one(here, statistic=name).value for name in names]
                     lines.append(("trained" if trained else "untrained", width, split, *values))
     count, features = published.OUTLIERS
-    caption = "Span error over all features that vary, without those above 5, and over supported ones (the headline). "
+    caption = (
+        "Span error over all features that vary, without those above 5, and over supported ones (the headline), of all "
+    )
+    caption += "pairs of source and target; features are counted once a pair. "
     caption += f"Published: {count} features of {features:,} above 5, on test rows of untrained VGG-16."
     header = ("networks", "width", "rows", "all", "without above 5", "supported", "above 5", "features")
     return Table("paper_outliers", "D.3: features that nothing fits", caption, header, tuple(lines))

@@ -20,6 +20,7 @@ TABLE_3 = {  # accuracy, by the statistic that it is of in the study of residual
     "resnet18": (0.1779, 0.3430, 0.5346, 0.2873),
     "vgg16": (0.4005, 0.4748, 0.5642, 0.1903),
 }
+TABLE_3_WIDTH = {"transformer": "1/8", "resnet18": "1/16", "vgg16": "1/16"}
 TABLE_3_ROWS = ("wide_untrained", "wide_residuals_alone", "narrow_untrained", "narrow_residuals_alone")
 MATCHING = {  # m by parameters, by width
     "resnet18": {"1/2": 4, "1/4": 16, "1/8": 64, "1/16": 251},

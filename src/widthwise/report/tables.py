@@ -1,6 +1,7 @@
 """Results as tables: the same ones for the page, the CSV and JSON beside it, the terminal and the README."""
 
 import dataclasses
+import textwrap
 from collections.abc import Iterable
 
 from widthwise import results as scores
@@ -16,7 +17,7 @@ from widthwise.report.comparison import (
     widest,
     widths,
 )
-from widthwise.report.table import Cell, Table, to_csv, to_json, to_markdown, to_text
+from widthwise.report.table import TERMINAL_COLUMNS, Cell, Table, to_csv, to_json, to_markdown, to_text
 from widthwise.results import Results, Row
 
 __all__ = ["Table", "summaries", "summary", "tables", "to_csv", "to_json", "to_markdown", "to_text"]
@@ -40,8 +41,9 @@ def tables(results: Results) -> list[Table]:
 
 
 def summary(results: Results) -> str:
-    """Return the summaries as plain text for a terminal, at most 100 columns wide."""
-    blocks = []
+    """Return the findings' words and the summaries as plain text for a terminal, at most 100 columns wide."""
+    told = [textwrap.fill(f"{f.verdict}: {f.sentence}", TERMINAL_COLUMNS) for f in results.findings]
+    blocks = ["\n".join(told)] if told else []
     for table in summaries(results):
         extra = frozenset(name for name in table.header if name.startswith("FSG "))
         header = tuple("nets" if name == "networks" else name for name in table.header)  # to fit 100 columns

@@ -16,6 +16,7 @@ All are pure: no disk, no torch networks, no training.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -43,8 +44,10 @@ def rows(design: Design, scores: Scores) -> list[Row]:
 
 
 def findings(design: Design, scores: Scores) -> list[Finding]:
-    """Return the claims of all studies of a file, in their order."""
-    return [f for member, options in _members(design.study) for f in member.findings(design, scores, **options)]
+    """Return the claims of all studies of a file, the primary one first, the others in their order."""
+    found = [f for member, options in _members(design.study) for f in member.findings(design, scores, **options)]
+    told = [replace(f, primary=f.study == design.study.primary.study) for f in found]
+    return sorted(told, key=lambda f: not f.primary)
 
 
 def errors(design: Design, scores: Scores) -> list[FeatureErrors]:

@@ -7,6 +7,7 @@ paper's Figure 3.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Literal
 
 from widthwise import accuracies, verdicts
 from widthwise.design import Comparison, Design, Net, Scores, described, left_out, snapshot
@@ -18,6 +19,7 @@ from widthwise.results import FeatureErrors, Finding, Row
 STUDY = "feature_performance"
 CLAIM = "Narrow networks, put together, do not perform as well as a wide one (finding 3.2)"
 Source = tuple[Net, ...]
+Rows = tuple[Literal["train", "unseen"], ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ PROBES = {
 
 
 def comparisons(
-    design: Design, scores: Scores, *, trained: bool = True, rows: Sequence[str] = ("train", "unseen")
+    design: Design, scores: Scores, *, trained: bool = True, rows: Rows = ("train", "unseen")
 ) -> Iterator[Comparison]:
     """Yield every accuracy of every side; then, by each width's best method, without each group of networks.
 
@@ -67,9 +69,7 @@ def comparisons(
             yield from (c for without in _without(design, width, best, scores, trained) for c in without)
 
 
-def rows(
-    design: Design, scores: Scores, *, trained: bool = True, rows: Sequence[str] = ("train", "unseen")
-) -> list[Row]:
+def rows(design: Design, scores: Scores, *, trained: bool = True, rows: Rows = ("train", "unseen")) -> list[Row]:
     """Return the accuracies of the wide network and of every width, by every method, and D."""
     methods = _methods(rows)
     table = _side_rows(_wide(design), "1", None, methods, scores, trained)
@@ -84,7 +84,7 @@ def rows(
 
 
 def findings(
-    design: Design, scores: Scores, *, trained: bool = True, rows: Sequence[str] = ("train", "unseen")
+    design: Design, scores: Scores, *, trained: bool = True, rows: Rows = ("train", "unseen")
 ) -> list[Finding]:
     """Return finding 3.2 in words, of trained networks."""
     if not (trained and design.widths):
@@ -108,7 +108,7 @@ def findings(
 
 
 def errors(
-    design: Design, scores: Scores, *, trained: bool = True, rows: Sequence[str] = ("train", "unseen")
+    design: Design, scores: Scores, *, trained: bool = True, rows: Rows = ("train", "unseen")
 ) -> list[FeatureErrors]:
     """Return nothing: an accuracy has no error feature by feature."""
     return []
@@ -127,9 +127,10 @@ def _concatenations(design: Design, width: Fraction) -> list[Source]:
 
 
 def _wide_together(design: Design, width: Fraction) -> list[Source]:
-    """Return wide networks put together to as many features as the narrow ones of a width, if there are such."""
-    k = design.wide_together(width)
-    return [design.wide[:k]] if k and k <= len(design.wide) else []
+    """Return wide networks put together to about as many features as the narrow ones, or as many as there are."""
+    p, d = design.matching(width, "parameters") * design.features(width), design.features(Fraction(1))
+    k = min(round(p / d), len(design.wide))
+    return [design.wide[:k]] if k > 1 else []
 
 
 def _value(source: Source, method: Method, scores: Scores, trained: bool) -> float:
@@ -169,10 +170,17 @@ def _gap(
     best_wide = _best(wide, methods, scores, trained)
     value = _mean(narrow, best, scores, trained)
     each = [_value(source, best_wide, scores, trained) for source in wide]
-    nan = [float("nan")] * 2
-    without_wide = [value - (sum(each) - own) / (len(each) - 1) for own in each] if len(each) > 1 else nan
-    without_narrow = [[scores[c].value for c in row] or nan for row in _without(design, width, best, scores, trained)]
+    without_wide = _less_each([-own for own in each])
+    without_narrow: list = [[scores[c].value for c in row] for row in _without(design, width, best, scores, trained)]
+    if not all(without_narrow):  # of single networks, without each of them
+        without_narrow = _less_each([_value(source, best, scores, trained) for source in narrow])
     return intervals.jackknife_gap(value - sum(each) / len(each), [without_wide, without_narrow], level=level)
+
+
+def _less_each(values: Sequence[float]) -> list[float]:
+    """Return the mean without each of some values; NaN where there is one."""
+    n = len(values)
+    return [(sum(values) - value) / (n - 1) for value in values] if n > 1 else [float("nan")] * 2
 
 
 def _gap_rows(design: Design, width: Fraction, methods: Sequence[Method], scores: Scores, trained: bool) -> list[Row]:

@@ -66,7 +66,7 @@ def _rows(gap: Gap, scores: Scores, split: str, side: Side) -> Iterator[Row]:
     found = {
         "mean_all": float(error[varies].mean()),
         "mean_without_outlying": float(error[varies & ~outlying].mean()),
-        "mean": float(error[supported].mean()),
+        "mean": gap.mean(scores, headline(split), side),
         "outlying": float(outlying.sum()),
         "outlying_and_supported": float((outlying & supported).sum()),
         "features": float(varies.sum()),

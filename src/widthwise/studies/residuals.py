@@ -32,6 +32,7 @@ def comparisons(design: Design, scores: Scores, *, smallest: bool = True) -> Ite
         yield from (c for asked in sides.asked().values() for c in asked)
         if all(c in scores for c in sides.refitted()):
             yield from (c for table in sides.without(scores) for row in table for c in row)
+            yield from (c for table in sides.without_control(scores) for c in table)
 
 
 def rows(design: Design, scores: Scores, *, smallest: bool = True) -> list[Row]:
@@ -146,6 +147,13 @@ class _Sides:
             table.append(line)
         return table
 
+    def without_control(self, scores: Scores) -> list[list[Comparison]]:
+        """Return, for every concatenation, the control's accuracy without each group of the control's networks."""
+        return [
+            [_again(self.control(c, others), c, kept, scores) for kept in left_out(others)]
+            for c, others in zip(self.C, self.others, strict=True)
+        ]
+
     def _neighbours(self) -> list[tuple[Nets, Nets]]:
         wide = self.wide
         return [((M,), (wide[(i + 1) % len(wide)],)) for i, M in enumerate(wide)] if len(wide) > 1 else []
@@ -183,9 +191,13 @@ def _gains(sides: _Sides, scores: Scores, level: float) -> dict[str, tuple[list,
         ("narrow", reverse, alone, lambda v: sum(v[S + 1 :]) / S - mean(alone, scores)),
     ):
         value = mean(plus, scores) - mean(minus, scores)
-        by_wide = _without_each_wide(sides, plus, minus, scores)
-        by_group = [[refit(v) for v in table] or [float("nan")] * 2 for table in without]
-        over = intervals.jackknife_gap(value, [by_wide, by_group], level=level)
+        factors: list = [_without_each_wide(sides, plus, minus, scores)]
+        factors.append(
+            _without_each_group(sides, plus, minus, [[refit(v) for v in table] for table in without], scores)
+        )
+        if name == "wide":
+            factors.append(_without_each_control(sides, own, scores))
+        over = intervals.jackknife_gap(value, factors, level=level)
         found[name] = ([(plus, 1.0), (minus, -1.0)], over)
     return found
 
@@ -200,6 +212,27 @@ def _without_each_wide(
     return [mean(first, scores) - mean(second, scores) for first, second in kept]
 
 
+def _without_each_group(
+    sides: _Sides, plus: Sequence[Comparison], minus: Sequence[Comparison], refits: list[list[float]], scores: Scores
+) -> list:
+    """Return each concatenation's gain without each group of its networks; of single networks, without each of them."""
+    if all(refits):
+        return refits
+    if len(sides.C) < 2:
+        return [float("nan")] * 2
+    kept = [[[x for x in side if c not in (x.source, x.target)] for side in (plus, minus)] for c in sides.C]
+    return [mean(first, scores) - mean(second, scores) for first, second in kept]
+
+
+def _without_each_control(sides: _Sides, own: Sequence[Comparison], scores: Scores) -> list:
+    """Return each concatenation's gain over its control without each group of the control's networks."""
+    table = []
+    for c, refits in zip(sides.C, sides.without_control(scores), strict=True):
+        gain = mean((x for x in own if x.source == c), scores)
+        table.append([gain - scores[refit].value for refit in refits])
+    return table if all(table) else [float("nan")] * 2
+
+
 def _accuracy_rows(sides: _Sides, statistic: str, asked: list[Comparison], scores: Scores) -> list[Row]:
     if not asked:
         return []
@@ -207,7 +240,8 @@ def _accuracy_rows(sides: _Sides, statistic: str, asked: list[Comparison], score
     found = scores[asked[0]].values
     c = asked[0]
     target = described(c.target) if c.target else None
-    spanned = f"; {found['spanned']} of {found['columns']} features have no residual" if c.target else ""
+    residuals = dict(c.options)["form"] in ("appended", "alone", "permuted")
+    spanned = f"; {found['spanned']} of {found['columns']} features have no residual" if residuals else ""
     numbers = interval_fields(over) | {"method": over.method + spanned, "n": found["rows"], "p": found["p"]}
     where = ("unseen", c.trained, str(sides.width), "parameters", described(c.source), target)
     return [Row(STUDY, "residual_accuracy", statistic, *where, **numbers)]
