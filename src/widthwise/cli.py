@@ -7,6 +7,7 @@ that `widthwise --help` waits for neither torch nor numpy.
 import errno
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -123,9 +124,9 @@ def report(
     if missing:
         raise UsageError(
             f"{store.root} lacks {len(missing)} of the networks of {file} ({missing[0]} is the first): "
-            f"`widthwise run {file}` trains them and reports."
+            f"`widthwise run {_again(file, overrides, preset, budget)}` trains them and reports."
         )
-    _finish(_results(study, store, common), preset, store, common)
+    _finish(_results(study, store, common), preset, store, common, budget)
 
 
 @app.command
@@ -209,7 +210,14 @@ def main() -> None:
 
 def _run(file: Path, preset: str | None, overrides: Sequence[str], common: Common, budget: str | None = None) -> None:
     study, store = _study(file, preset, overrides, common, budget), _store(common)
-    _finish(_results(study, store, common), preset, store, common)
+    _finish(_results(study, store, common), preset, store, common, budget)
+
+
+def _again(file: Path, overrides: Sequence[str], preset: str | None, budget: str | None) -> str:
+    """Return the arguments of a command that runs the same study."""
+    told = {"--preset": preset, "--budget": budget}
+    options = [part for name, value in told.items() if value for part in (name, value)]
+    return shlex.join([str(file), *overrides, *options])
 
 
 def _study(
@@ -261,14 +269,15 @@ def _results(study: "Study", store: "Store", common: Common) -> "Results":
         return executors.run(study, store, device=common.device, jobs=common.jobs, listener=listener)
 
 
-def _finish(results: "Results", preset: str | None, store: "Store", common: Common) -> None:
+def _finish(results: "Results", preset: str | None, store: "Store", common: Common, budget: str | None = None) -> None:
     """Write the report, then print the scores or a summary with the report's path."""
     from widthwise import plans
     from widthwise.report import page, tables
 
     if not results.rows:
         print(f"warning: {plans.NOTHING}", file=sys.stderr)
-    name = "-".join(re.findall("[a-z0-9]+", f"{results.title} {preset or ''}".lower())) or "report"
+    named = results.title if results.title.lower().endswith(preset or "") else f"{results.title} {preset}"
+    name = "-".join(re.findall("[a-z0-9]+", f"{named} {budget or ''}".lower())) or "report"
     path = page.write(results, store.root / "reports" / name)
     if common.json:
         print(results.to_json())

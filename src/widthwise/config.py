@@ -35,6 +35,7 @@ __all__ += ["as_width", "digest", "load_study"]
 
 TRAINING_VERSION = 2
 DATA_VERSION = 1
+UNJUDGED = ("training", "shuffled", "outliers")  # studies that make no claim
 DATA_IN_KEY = {"rows", "test_rows", "reserve", "label_noise"}
 
 
@@ -220,6 +221,8 @@ def _primary_problems(raw: Mapping[str, Any]) -> Iterator[str]:
     if name is not None and name not in kinds:
         there, hint = ", ".join(map(str, kinds)), nearest(str(name), map(str, kinds))
         yield f"primary.study: {name} is not among the file's studies: {there}.{hint}"
+    elif name in UNJUDGED:
+        yield f"primary.study: {name} makes no claim that gets a verdict; declare another, such as width_gap."
 
 
 def _width_problems(raw: Mapping[str, Any]) -> list[str]:

@@ -74,6 +74,7 @@ class _Planner:
         self.comparisons = studies.comparisons(self.design, {})
         entry = _decoded(study.data, store)
         self.store, self.decoded = store, entry is not None
+        self.declared = hasattr(family.member("data", study.data.kind), "ROWS")
         whole, self.test_rows = _lengths(study.data, entry)
         self.all_rows = whole if study.data.rows == "all" else study.data.rows
         self.rows = _trained(study.data, whole)
@@ -119,6 +120,7 @@ class _Planner:
             memory=self.processes * (PROCESS + max(memory, *map(self.training_bytes, fleets), 0.0)),
             disk=self.disk() + self.blocks(),
             blocks=self.blocks(),
+            guessed=not self.decoded and self.study.data.rows == "all" and not self.declared,
             gpu_seconds=sum(map(self.flops, self.lacking)) / GPU + seconds["comparing"],
         )
 

@@ -181,8 +181,11 @@ class Gap:
                     terms.append(
                         intervals.Term(weight, arrays["block_errors"], arrays["block_totals"], arrays["supported"])
                     )
-        over = intervals.row_interval_of(terms, generator=seeds.stream(0, "row bootstrap"))
         value = self.value(scores, variant) if which == "gap" else self.mean(scores, variant, which)
+        if not all(bool(term.mask.any()) for term in terms if term.mask is not None):
+            method = "no interval over rows: no feature of a target varies on enough of them"
+            return Interval(value, float("nan"), float("nan"), 0.95, "rows", method)
+        over = intervals.row_interval_of(terms, generator=seeds.stream(0, "row bootstrap"))
         # The sums are at the grid's penalties, the scores at the spline's: the scores say where the centre is.
         return intervals.shifted(over, value - over.value)
 

@@ -42,6 +42,7 @@ class Plan:
         seconds: of what is left, by stage, over all `processes`.
         memory: bytes at the peak, all processes together. disk: bytes in all, at most.
         blocks: bytes of the disk that moment blocks take, which can be deleted.
+        guessed: whether the number of rows is a guess, the data not being read yet.
         gpu_seconds: of what is left with training on one GPU, at `GPU` FLOPs a second: a figure nobody measured.
     """
 
@@ -57,6 +58,7 @@ class Plan:
     disk: float
     blocks: float
     gpu_seconds: float
+    guessed: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -81,6 +83,7 @@ class Plan:
             [
                 f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps. "
                 f"{self.comparisons:,} comparisons.",
+                *([f"The data are not read yet: {self.rows:,} rows are a guess."] if self.guessed else []),
                 takes if left else done,
                 f"About {words.size(self.memory)} of memory at the peak, "
                 f"at most {words.size(self.disk)} of disk{blocks}.",
@@ -89,7 +92,10 @@ class Plan:
 
 
 def _cells(w: WidthPlan) -> tuple[str, ...]:
-    share = "" if w.concatenations is None else f" ({w.concatenations} x {w.networks // w.concatenations})"
+    each = max(w.match_parameters, w.match_features)
+    share = "" if w.concatenations is None else f" ({w.concatenations} x {each})"
+    if w.concatenations and (more := w.networks - w.concatenations * each) > 0:
+        share = f" ({w.concatenations} x {each} + {more})"
     return (
         w.width,
         "-".join(map(str, w.widths)),

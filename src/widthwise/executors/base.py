@@ -20,11 +20,13 @@ from pathlib import Path
 from widthwise import config, family, features, fleet, samples, scoring, tuning
 from widthwise.cost import work_units
 from widthwise.design import FINAL, Comparison, Design, Net
+from widthwise.errors import UsageError
 from widthwise.measures.base import Score
 from widthwise.results import Results, TrainedNetwork
 from widthwise.store import Entry, Store, environment
 from widthwise.studies import base as studies
 
+FEWEST_TESTED = 50  # blocks of rows that intervals need
 log = logging.getLogger(__name__)
 
 
@@ -216,6 +218,11 @@ class _Session:
         self.listener(Progress("data", 1, 1, self.study.data.kind))
         self.checksum = checksum
         self.perform([Encode(part, number) for part, number in samples.unencoded(self.study.data, self.store)])
+        tested = len(self.worker.samples.test_labels)
+        if tested < FEWEST_TESTED:
+            raise UsageError(
+                f"data.test_rows: {tested} test rows are too few to score features on; take {FEWEST_TESTED} or more."
+            )
         for sentence in self.design.crowded(len(self.worker.samples.training_labels)):
             log.warning(sentence)
         self.tune()
