@@ -318,3 +318,16 @@ def test_a_key_is_the_same_in_another_process():
 KEY = f"""config.Run(
     config.Data(), {CHECKSUM!r}, config.Network(kind="vgg16", dropout=0.2), config.Training(), Fraction(1, 2), 0
 ).key"""
+
+
+def test_other_widths_drop_the_concatenations_of_those_that_go():
+    file = {"widths": ["1", "1/2", "1/4"], "concatenations": {"1/2": 2, "1/4": 1}}
+    study = load_study(file, overrides={"widths": ["1", "1/2"]})
+    assert study.concatenations == {Fraction(1, 2): 2}
+    with pytest.raises(UsageError, match=r"concatenations.1/4: not one of the narrow widths: 1/2"):
+        load_study(file, overrides={"widths": ["1", "1/2"], "concatenations.1/4": 3})
+
+
+def test_a_primary_endpoint_makes_a_claim():
+    with pytest.raises(UsageError, match=r"primary.study: training makes no claim that gets a verdict"):
+        load_study({"studies": ["training"], "primary": {"study": "training"}})

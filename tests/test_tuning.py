@@ -1,6 +1,8 @@
 """Rates and weight decays are chosen for every width on the reserve, and enter what is reported."""
 
+import math
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,3 +74,21 @@ def test_tuning_without_a_reserve_is_refused():
         UsageError, match=r"tuning: rates are chosen on rows that no network trains on; give data.reserve"
     ):
         load_study({"tuning": GRID, "data": {"kind": "digits", "reserve": 0}})
+
+
+def test_a_width_whose_trials_all_diverged_is_named_with_the_remedy(done, monkeypatch):
+    asked, store, _ = done
+    rows = samples.load(asked.data, store)
+    trials = tuning.trials(Design(asked, (1, 8, 8), 10), rows.checksum)
+    nothing = torch.full((len(rows.labels), 10), math.nan)
+    entry = SimpleNamespace(tensors=lambda name: {"logits": nothing})
+    monkeypatch.setattr(tuning.features, "find", lambda store, run, snapshot: {"train": entry})
+    with pytest.raises(
+        UsageError, match=r"every trial of width 1 diverged, at rates of 0.0001 to 0.2; give tuning.rates"
+    ):
+        tuning.losses(trials, rows, store)
+
+
+def test_a_rate_that_is_given_twice_is_refused():
+    with pytest.raises(UsageError, match=r"tuning.rates: each value once, not 0.1, 0.1"):
+        load_study({"tuning": {"rates": [0.1, 0.1]}, "data": {"kind": "digits"}})

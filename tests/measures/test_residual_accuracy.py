@@ -1,12 +1,14 @@
 """Residuals beside features: truths by construction, an identity, floors, a refusal."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from widthwise.columns import Concatenation
 from widthwise.errors import UsageError
+from widthwise.measures import residual_accuracy
 from widthwise.measures.residual_accuracy import measure
 from widthwise.pairs import Joint, Pair, k_fold
 
@@ -70,6 +72,28 @@ def test_a_scale_and_a_penalty_can_be_given(seed):
     again = measure(pair(seed), scale=chosen["scale"], penalty=chosen["penalty"])
     assert again.value == pytest.approx(measure(pair(seed)).value, abs=0.01)
     assert measure(pair(seed), scale=0.0).value == measure(pair(seed), form="source").value
+
+
+def test_the_penalty_is_one_that_all_folds_have_whoever_stopped_first():
+    def fold(*losses):
+        return residual_accuracy._Fold((1.0,), [SimpleNamespace(losses=list(losses))], 0)
+
+    folds = [fold(3.0, 2.0), fold(3.0, 2.0, 1.0, 0.5), fold(3.0, 2.0, 1.0)]
+    assert [residual_accuracy._chosen(folds, k) for k in range(3)] == [(0, 1)] * 3
+
+
+def test_folds_where_everything_is_spanned_stand_beside_folds_where_it_is_not(seed, monkeypatch):
+    p = pair(seed)
+    found, rows = residual_accuracy._Rows.residuals, p.joint.split.cell
+
+    def in_one_fold_nothing(self, k):
+        residuals, spanned = found(self, k)
+        return (residuals[:, :0], residuals.shape[1]) if k == 2 else (residuals, spanned)
+
+    monkeypatch.setattr(residual_accuracy._Rows, "residuals", in_one_fold_nothing)
+    score = measure(p)
+    assert score.values["rows"] == len(rows)
+    assert measure(p, form="source").value < score.value < 0.98
 
 
 def test_a_form_that_is_none_is_refused():
