@@ -176,9 +176,9 @@ def snapshot(trained: bool) -> str:
     return FINAL if trained else INITIAL
 
 
-def left_out(nets: Sequence[Net]) -> Iterator[tuple[Net, ...]]:
-    """Yield the networks without each of at most 16 groups of them, in turn; nothing for a single one."""
-    g = min(len(nets), MOST_GROUPS)
+def left_out(nets: Sequence[Net], most: int = MOST_GROUPS) -> Iterator[tuple[Net, ...]]:
+    """Yield the networks without each of at most so many groups of them, in turn; nothing for a single one."""
+    g = min(len(nets), most)
     if g < 2:
         return
     for j in range(g):

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from widthwise import accuracies, verdicts
 from widthwise.accuracies import mean, over_rows
-from widthwise.design import FINAL, INITIAL, Comparison, Design, Net, Scores, described, left_out
+from widthwise.design import FINAL, INITIAL, MOST_GROUPS, Comparison, Design, Net, Scores, described, left_out
 from widthwise.gap_rows import interval_fields, percent, signed
 from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
@@ -22,23 +22,26 @@ CLAIM = "What narrow networks miss of a wide one makes it good; what it misses o
 Nets = tuple[Net, ...]
 
 
-def comparisons(design: Design, scores: Scores, *, smallest: bool = True) -> Iterator[Comparison]:
+def comparisons(
+    design: Design, scores: Scores, *, smallest: bool = True, groups: int = MOST_GROUPS
+) -> Iterator[Comparison]:
     """Yield the accuracy of every probe with and without residuals, on unseen rows; then without each group.
 
     Args:
         smallest: of the widths, only the smallest, as the paper's Table 3.
+        groups: of narrow networks that are left out in turn for intervals, at most; fewer take less time.
     """
-    for sides in _all_sides(design, smallest):
+    for sides in _all_sides(design, smallest, groups):
         yield from (c for asked in sides.asked().values() for c in asked)
         if all(c in scores for c in sides.refitted()):
             yield from (c for table in sides.without(scores) for row in table for c in row)
             yield from (c for table in sides.without_control(scores) for c in table)
 
 
-def rows(design: Design, scores: Scores, *, smallest: bool = True) -> list[Row]:
+def rows(design: Design, scores: Scores, *, smallest: bool = True, groups: int = MOST_GROUPS) -> list[Row]:
     """Return the accuracies of all probes and the gains, with intervals over rows and over networks."""
     table = []
-    for sides in _all_sides(design, smallest):
+    for sides in _all_sides(design, smallest, groups):
         for statistic, asked in sides.asked().items():
             table += _accuracy_rows(sides, statistic, asked, scores)
         majority = scores[sides.asked()["wide"][0]].values["majority"]
@@ -52,10 +55,10 @@ def rows(design: Design, scores: Scores, *, smallest: bool = True) -> list[Row]:
     return table
 
 
-def findings(design: Design, scores: Scores, *, smallest: bool = True) -> list[Finding]:
+def findings(design: Design, scores: Scores, *, smallest: bool = True, groups: int = MOST_GROUPS) -> list[Finding]:
     """Return the claim in words, at every width."""
     words, decided, last = [], [], None
-    for sides in _all_sides(design, smallest):
+    for sides in _all_sides(design, smallest, groups):
         gains = _gains(sides, scores, _level(design))
         words.append(_verdict(sides, scores, design))
         decided.append(
@@ -76,7 +79,7 @@ def findings(design: Design, scores: Scores, *, smallest: bool = True) -> list[F
     return [Finding(STUDY, CLAIM, verdicts.overall(words), sentence, tuple(decided))]
 
 
-def errors(design: Design, scores: Scores, *, smallest: bool = True) -> list[FeatureErrors]:
+def errors(design: Design, scores: Scores, *, smallest: bool = True, groups: int = MOST_GROUPS) -> list[FeatureErrors]:
     """Return nothing: an accuracy has no error feature by feature."""
     return []
 
@@ -90,6 +93,7 @@ class _Sides:
     C: tuple[Nets, ...]
     others: tuple[Nets, ...]
     features: int  # of a wide network
+    groups: int  # of networks, left out in turn, at most
 
     def asked(self) -> dict[str, list[Comparison]]:
         """Return every mean accuracy's comparisons, by its statistic in the table."""
@@ -139,7 +143,7 @@ class _Sides:
         table = []
         for c, others in zip(self.C, self.others, strict=True):
             line = []
-            for kept in left_out(c):
+            for kept in left_out(c, self.groups):
                 again = [(self.probe(c, (M,)), kept, (M,)) for M in self.wide]
                 again += [(self.control(c, others), kept, others)]
                 again += [(self.probe((M,), c), (M,), kept) for M in self.wide]
@@ -150,7 +154,7 @@ class _Sides:
     def without_control(self, scores: Scores) -> list[list[Comparison]]:
         """Return, for every concatenation, the control's accuracy without each group of the control's networks."""
         return [
-            [_again(self.control(c, others), c, kept, scores) for kept in left_out(others)]
+            [_again(self.control(c, others), c, kept, scores) for kept in left_out(others, self.groups)]
             for c, others in zip(self.C, self.others, strict=True)
         ]
 
@@ -159,12 +163,12 @@ class _Sides:
         return [((M,), (wide[(i + 1) % len(wide)],)) for i, M in enumerate(wide)] if len(wide) > 1 else []
 
 
-def _all_sides(design: Design, smallest: bool) -> Iterator[_Sides]:
+def _all_sides(design: Design, smallest: bool, groups: int) -> Iterator[_Sides]:
     widths = design.widths[-1:] if smallest else design.widths
     for width in widths:
         C = tuple(design.concatenations(width, "parameters"))
         others = tuple(design.others(width, c) for c in range(len(C)))
-        yield _Sides(width, design.wide, C, others, design.features(Fraction(1)))
+        yield _Sides(width, design.wide, C, others, design.features(Fraction(1)), groups)
 
 
 def _again(whole: Comparison, source: Nets, target: Nets, scores: Scores) -> Comparison:
