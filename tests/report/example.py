@@ -222,7 +222,7 @@ STUDY = {
     "margins": {"span_gap": 0.002, "probe_accuracy": 0.005},
 }
 PROVENANCE = {
-    "command": "widthwise run recipes/cifar10-resnet18-small.yaml",
+    "command": "widthwise run recipes/paper-resnet18.yaml",
     "versions": {"widthwise": "0.1.0", "python": "3.12.3", "torch": "2.13.0", "numpy": "2.3.4"},
     "machine": {"processor": "x86_64, 2 cores", "memory": "8 GiB", "accelerator": None},
     "seconds": 1612.4,

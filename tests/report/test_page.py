@@ -75,7 +75,7 @@ def test_findings_figures_tables_definitions_citation_and_provenance_are_there(w
     for words in (
         *("ResNet-18 on CIFAR-10, small", "below resolution", "Sixty-four 1/8-width networks", "−0.0130"),
         *("Figure 1. Span error", "12 networks", "span_gap", "within_class", "arXiv:2407.00968", "@software"),
-        *("widthwise run recipes/cifar10-resnet18-small.yaml", "torch 2.13.0", "kind: resnet18"),
+        *("widthwise run recipes/paper-resnet18.yaml", "torch 2.13.0", "kind: resnet18"),
     ):
         assert words in text
 
