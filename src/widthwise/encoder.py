@@ -44,7 +44,6 @@ class Encoder:
     longest: int
 
 
-@lru_cache(maxsize=4)
 def find(name: str) -> Encoder:
     """Return an encoder by its name: the default package's, a folder, or a name on the hub.
 
