@@ -164,4 +164,4 @@ def _splits(rows: list[Row], word: str) -> str:
 def _over(row: Row) -> str | None:
     if finite(row.low) is None or not row.interval_over:
         return None
-    return f"over {row.interval_over}" + (f" ({row.method})" if row.method else "")
+    return f"over {row.interval_over}" + (f" ({row.method.partition(';')[0]})" if row.method else "")
