@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from widthwise import seeds
-from widthwise.design import Comparison, Matching, Net, Scores, left_out, snapshot
+from widthwise.design import Comparison, Design, Matching, Net, Scores, left_out, snapshot
 from widthwise.linalg import intervals, limits
 from widthwise.linalg.intervals import Interval
 
@@ -234,6 +234,20 @@ def span_gap(
         else tuple(tuple(terms(kept, c) for kept in left_out(source)) for c, source in enumerate(concatenations)),
         at=at,
     )
+
+
+def width_gaps(design: Design, trained: bool = True, matchings: Sequence[Matching] = ("parameters",)) -> Iterator[Gap]:
+    """Yield the span gap of every width and matching rule; none with a single wide network.
+
+    Studies that read it in different ways share its comparisons.
+    """
+    if len(design.wide) < 2:
+        return
+    for width in design.widths:
+        for matching in matchings:
+            concatenations = design.concatenations(width, matching)
+            at = design.equal_accuracy({net for members in (design.wide, *concatenations) for net in members})
+            yield span_gap("width_gap", design.wide, concatenations, width, matching, trained, at)
 
 
 def _unit(wide: Net) -> str:

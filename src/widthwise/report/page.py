@@ -56,13 +56,12 @@ def files(results: Results) -> dict[str, str]:
     drawn = [
         Drawn(figure, drawing.draw(figure.spec), drawing.draw(stacked(figure.spec))) for figure in figures(results)
     ]
-    found = {"index.html": render(results, drawn)}
     studies = distinct(row.study for row in results.rows)
-    if len(studies) > 1:
-        found["index.html"] = render(results, drawn, others=[(f"{slug(s)}.html", s) for s in studies])
-        for study in studies:
-            own = [each for each in drawn if each.figure.study == study]
-            found[f"{slug(study)}.html"] = render(only(results, study), own, others=[("index.html", "all studies")])
+    studies = studies if len(studies) > 1 else []
+    found = {"index.html": render(results, drawn, others=[(f"{slug(study)}.html", study) for study in studies])}
+    for study in studies:
+        own = [each for each in drawn if each.figure.study == study]
+        found[f"{slug(study)}.html"] = render(only(results, study), own, others=[("index.html", "all studies")])
     beside = [
         score_table(results),
         networks(results),

@@ -11,7 +11,7 @@ import torch
 
 from widthwise.design import Comparison, Design, Scores
 from widthwise.gap_rows import names
-from widthwise.gaps import Gap, Side, Term, headline, span_gap
+from widthwise.gaps import Gap, Side, Term, headline, width_gaps
 from widthwise.measures.span_error import OUTLYING
 from widthwise.results import FeatureErrors, Finding, Row
 
@@ -47,12 +47,8 @@ def errors(design: Design, scores: Scores) -> list[FeatureErrors]:
 
 
 def _gaps(design: Design) -> Iterator[Gap]:
-    if len(design.wide) < 2:
-        return
     for trained in (False, True):
-        for width in design.widths:
-            together = design.concatenations(width, "parameters")
-            yield span_gap("width_gap", design.wide, together, width, "parameters", trained)
+        yield from width_gaps(design, trained)
 
 
 def _rows(gap: Gap, scores: Scores, split: str, side: Side) -> Iterator[Row]:

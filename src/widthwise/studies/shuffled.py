@@ -9,7 +9,7 @@ from typing import Literal
 
 from widthwise.design import Comparison, Design, Scores
 from widthwise.gap_rows import interval_fields, names
-from widthwise.gaps import SPLITS, Gap, Side, Variant, headline, span_gap
+from widthwise.gaps import SPLITS, Gap, Side, Variant, headline, width_gaps
 from widthwise.results import FeatureErrors, Finding, Row
 
 STUDY = "shuffled"
@@ -19,14 +19,14 @@ VARIANTS = (*(headline(split) for split in SPLITS), Variant("mean", "shuffled"))
 
 def comparisons(design: Design, scores: Scores) -> Iterator[Comparison]:
     """Yield the span errors of every concatenation, and of every other wide network, on four splits."""
-    for gap in _gaps(design):
+    for gap in width_gaps(design):
         for variant in VARIANTS:
             yield from (term.comparison(variant, True) for term in gap.first + gap.second)
 
 
 def rows(design: Design, scores: Scores) -> list[Row]:
     """Return span errors and gaps on all four splits, with intervals over rows."""
-    table, gaps = [], list(_gaps(design))
+    table, gaps = [], list(width_gaps(design))
     for gap in gaps[:1]:
         table += [_row(gap, scores, variant, "second") for variant in VARIANTS]
     for gap in gaps:
@@ -42,13 +42,6 @@ def findings(design: Design, scores: Scores) -> list[Finding]:
 def errors(design: Design, scores: Scores) -> list[FeatureErrors]:
     """Return nothing: `width_gap` shows these errors feature by feature."""
     return []
-
-
-def _gaps(design: Design) -> Iterator[Gap]:
-    if len(design.wide) < 2:
-        return
-    for width in design.widths:
-        yield span_gap("width_gap", design.wide, design.concatenations(width, "parameters"), width, "parameters")
 
 
 def _row(gap: Gap, scores: Scores, variant: Variant, which: Side | Literal["gap"]) -> Row:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from widthwise.design import MATCHINGS, Comparison, Design, Scores
 from widthwise.gap_rows import error_rows, feature_errors, finding, gap_rows, mean_row, percent
-from widthwise.gaps import Gap, Term, headline, span_gap
+from widthwise.gaps import Gap, Term, headline, width_gaps
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 
@@ -22,7 +22,7 @@ def comparisons(design: Design, scores: Scores, *, trained: bool = True) -> Iter
     Args:
         trained: False for networks at initialisation.
     """
-    for gap in _gaps(design, trained):
+    for gap in width_gaps(design, trained, MATCHINGS):
         yield from gap.comparisons()
     for width in design.widths:
         yield from (term.comparison(headline("validation"), trained) for term in _equal_size(design, width))
@@ -30,7 +30,7 @@ def comparisons(design: Design, scores: Scores, *, trained: bool = True) -> Iter
 
 def rows(design: Design, scores: Scores, *, trained: bool = True) -> list[Row]:
     """Return the span errors and gaps of every width, both matchings, three splits, and the verdicts."""
-    gaps = list(_gaps(design, trained))
+    gaps = list(width_gaps(design, trained, MATCHINGS))
     table = list(error_rows(gaps[0], scores, "second", "1")) if gaps else []
     for gap in gaps:
         table += error_rows(gap, scores, "first", str(gap.width))
@@ -42,7 +42,7 @@ def rows(design: Design, scores: Scores, *, trained: bool = True) -> list[Row]:
 
 def findings(design: Design, scores: Scores, *, trained: bool = True) -> list[Finding]:
     """Return finding 3.1 in words: of trained networks, matched as the study file declares."""
-    primary = [gap for gap in _gaps(design, trained) if gap.matching == design.study.primary.matching]
+    primary = [gap for gap in width_gaps(design, trained, MATCHINGS) if gap.matching == design.study.primary.matching]
     if not (trained and primary):
         return []
     return [finding(primary, scores, design, CLAIM, _sentence)]
@@ -50,20 +50,9 @@ def findings(design: Design, scores: Scores, *, trained: bool = True) -> list[Fi
 
 def errors(design: Design, scores: Scores, *, trained: bool = True) -> list[FeatureErrors]:
     """Return per-feature errors of the baseline and of every width."""
-    gaps = list(_gaps(design, trained))
+    gaps = list(width_gaps(design, trained, MATCHINGS))
     baseline = [feature_errors(gaps[0], scores, "second")] if gaps else []
     return baseline + [feature_errors(gap, scores, "first") for gap in gaps]
-
-
-def _gaps(design: Design, trained: bool) -> Iterator[Gap]:
-    if len(design.wide) < 2:
-        return
-    for width in design.widths:
-        for matching in MATCHINGS:
-            concatenations = design.concatenations(width, matching)
-            nets = {net for members in (design.wide, *concatenations) for net in members}
-            at = design.equal_accuracy(nets)
-            yield span_gap(STUDY, design.wide, concatenations, width, matching, trained, at)
 
 
 def _equal_size(design: Design, width: Fraction) -> list[Term]:
