@@ -25,7 +25,7 @@ from widthwise.measures.base import Score, accuracy_score
 from widthwise.pairs import Pair, Split, held_out, k_fold
 from widthwise.words import for_json
 
-VERSION = 2
+VERSION = 3
 COST = 25
 NEEDS = frozenset({"features", "labels"})
 INVARIANT_TO = frozenset(

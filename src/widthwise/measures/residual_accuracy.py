@@ -20,7 +20,7 @@ from widthwise.measures.base import Score, accuracy_score
 from widthwise.pairs import Joint, Pair, Part
 from widthwise.regression import Options, Regression
 
-VERSION = 1
+VERSION = 2
 COST = 25
 NEEDS = frozenset({"moments", "features", "labels"})
 INVARIANT_TO = frozenset({"source rotation", "source scale", "source translation", "target translation"})
