@@ -82,6 +82,12 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
     assert "pydantic" not in " ".join(found)
 
 
+def toy(**over):
+    """Return the plain values of a study of networks that differ in their number of neurons."""
+    raw = {"data": {"kind": "signals"}, "network": {"kind": "threshold_mlp"}, "neurons": {100: 100}, "studies": ["toy"]}
+    return raw | over
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
@@ -124,6 +130,29 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
         ({"training": {"epochs": -1}}, "training.epochs: should be greater than or equal to 0, not -1."),
         ({"training": {"batch_size": 0}}, "training.batch_size:"),
         ({"wide": 0}, "wide: should be greater than or equal to 1, not 0."),
+        (toy(neurons={}), "neurons: threshold_mlp has a number of them; say how many networks of each, as {100: 300,"),
+        (toy(neurons={0: 3}), "neurons.0: should be greater than or equal to 1, not 0."),
+        (toy(neurons={100: 0}), "neurons.100: should be greater than or equal to 1, not 0."),
+        (toy(network={"kind": "mlp"}), "neurons: the width of mlp is a fraction; give widths, or take the network"),
+        (toy(studies=["width_gap"]), "studies: width_gap compares fractions of a width; with neurons: there is toy"),
+        ({"studies": ["toy"]}, "studies: toy compares networks by their number of neurons"),
+        (toy(data={"kind": "signals", "patches": 4}), "data: signals: 5 signals need a patch each; patches must be 5"),
+        (toy(data={"kind": "signals", "dimension": 5}), "data: signals: 5 orthogonal signals in 5 dimensions leave"),
+        (toy(data={"kind": "signals", "added": 1}), "data: signals: 2 signs and products can add up to 0, which is"),
+        (toy(network={"kind": "threshold_mlp", "threshold": 0}), "network: threshold_mlp: threshold is above 0, not 0"),
+        (
+            toy(network={"kind": "threshold_mlp", "ratio": 9}),
+            "network.ratio: at a threshold of 9 deviations 2.3e-15 of the 10,000 neurons of all networks are expected",
+        ),
+        (toy(training={"fresh": 9}), "training.fresh: only normalised_sgd knows it; leave it out."),
+        (
+            {"training": {"optimiser": "normalised_sgd", "fresh": 9}},
+            "training.fresh: digits has the samples it has; leave it out, or take the data signals.",
+        ),
+        (
+            {"training": {"optimiser": "normalised_sgd", "momentum": 0.5}},
+            "training.momentum: normalised_sgd has none; leave it out.",
+        ),
         ({"presets": {"paper": 3}}, "presets.paper: should be a valid dictionary"),
         ({"presets": {"paper": {"training": {"epoch": 3}}}}, "presets.paper.training.epoch: unknown key"),
     ],
@@ -178,6 +207,12 @@ def test_overrides_win_over_the_preset_which_wins_over_the_file():
     assert (study.training.epochs, study.training.rate, study.training.batch_size) == (5, 0.2, 64)
     assert (study.network.options, study.wide) == ({"hidden": 64}, 2)
     assert raw["training"]["epochs"] == 1, "what was given is not changed"
+
+
+def test_a_preset_says_as_a_whole_how_many_networks_there_are_of_which_size():
+    file = toy(neurons={100: 300, 30000: 2}, presets={"small": {"neurons": {100: 60}}})
+    assert load_study(file, preset="small").neurons == {100: 60}
+    assert load_study(file, overrides={"neurons.100": 50}).neurons == {100: 50, 30000: 2}
 
 
 def test_a_preset_that_is_not_there_is_refused_with_those_there_are():

@@ -48,3 +48,12 @@ def test_at_most_sixteen_groups_are_left_out_in_turn_each_network_once():
 def test_networks_are_described_in_words():
     assert described([Net(HALF, 3)]) == "1/2"
     assert described([Net(HALF, 0), Net(HALF, 1)]) == "2 x 1/2"
+
+
+def test_networks_with_more_features_together_than_a_fit_has_rows_are_named_with_the_rows():
+    made = design(widths=["1", "1/2"])
+    p = made.matching(HALF, "parameters") * made.features(HALF)
+    assert made.crowded(p * 5 // 4 + 5, p * 5 // 4 + 5) == []
+    (told,) = made.crowded(p * 5 // 4 + 5, p)
+    assert f"width 1/2: {p:,} features of networks together for {p * 4 // 5:,} unseen rows of a fit" in told
+    assert len(made.crowded(p, p)) == 2

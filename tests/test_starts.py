@@ -1,5 +1,6 @@
 """Slices of a wide network's initial weights: together they are the wide network, as far as they can be."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from small import run, samples
 from widthwise import fleet
-from widthwise.config import load_study
+from widthwise.config import Data, Network, Run, Training, load_study
 from widthwise.errors import UsageError
 
 
@@ -43,6 +44,20 @@ def test_an_adapted_scale_is_he_normal_in_the_narrow_network():
     for name in ("hidden.2.weight", "head.weight"):
         torch.testing.assert_close(adapted[name], 2 * kept[name])
     assert not adapted["hidden.2.bias"].any()
+
+
+def test_shared_neurons_are_one_sequence_whatever_the_width():
+    def neurons(width, seeds):
+        training = Training(init="shared_neurons", optimiser="normalised_sgd", epochs=1)
+        network = Network(kind="threshold_mlp", hidden=4)
+        runs = [Run(Data(kind="signals"), "none", network, training, Fraction(width), seed) for seed in seeds]
+        of = replace(samples(), shape=(6, 16), classes=2)
+        return torch.cat([state["neurons.weight"] for state in fleet.initial_weights(runs, of)])
+
+    wide = neurons(24_000, [0])
+    assert torch.equal(neurons(6000, range(4)), wide)
+    assert torch.equal(neurons(100, range(95, 105)), wide[9500:10_500])
+    assert float(wide.std()) == pytest.approx(0.6 / 3.2, rel=0.01)
 
 
 def test_a_slice_does_not_depend_on_companions():

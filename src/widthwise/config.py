@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import erfc, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,8 @@ class Run:
         if self.slices:
             wide = [int(w) for w in member.widths(self.network.base, **self.network.options)]
             return {**self.training.model_dump(exclude_defaults=True), "wide": wide}
+        if self.training.init == "shared_neurons":
+            return self.training.model_dump(exclude_defaults=True)
         return self.training.model_dump(exclude_defaults=True, exclude={"init", "init_scale"})
 
     @property
@@ -148,7 +151,8 @@ def _checked(raw: Mapping[str, Any]) -> tuple[Study | None, list[str]]:
         problems.append(
             "tuning: rates are chosen on rows that no network trains on; give data.reserve a share, such as 0.1."
         )
-    problems += _width_problems(raw) or _shape_problems(raw)
+    by_neurons = list(_neuron_problems(study)) if study is not None and not problems else []
+    problems += by_neurons or _width_problems(raw) or _shape_problems(raw)
     if problems or study is None:
         return None, problems
     return _with(
@@ -166,7 +170,7 @@ def _preset_problems(file: Mapping[str, Any]) -> list[str]:
         return []  # said already
     plain = {name: value for name, value in file.items() if name != "presets"}
     known = _checked(plain)[1]
-    found = {name: _checked(study_file.merge(plain, over))[1] for name, over in presets.items()}
+    found = {name: _checked(study_file.with_preset(plain, over))[1] for name, over in presets.items()}
     return [f"presets.{name}.{p}" for name, problems in found.items() for p in problems if p not in known]
 
 
@@ -226,6 +230,8 @@ def _primary_problems(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _width_problems(raw: Mapping[str, Any]) -> list[str]:
+    if raw.get("neurons"):
+        return []
     try:
         network = Network.model_validate(raw.get("network") or {})
         member = family.member("networks", network.kind)
@@ -257,6 +263,51 @@ def _width_problems(raw: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _neuron_problems(study: Study) -> Iterator[str]:
+    """Yield what is wrong with networks that differ in their number of neurons, and with how they are trained."""
+    kind, training, data = study.network.kind, study.training, study.data
+    counted = hasattr(family.member("networks", kind), "NEURONS")
+    if study.neurons and not counted:
+        yield f"neurons: the width of {kind} is a fraction; give widths, or take the network threshold_mlp."
+    if counted and not study.neurons:
+        yield f"neurons: {kind} has a number of them; say how many networks of each, as {{100: 300, 10000: 5}}."
+        return
+    for choice in study.studies:
+        if hasattr(family.member("studies", choice.kind), "NEURONS") != bool(study.neurons):
+            needs = "fractions of a width" if study.neurons else "networks by their number of neurons"
+            yield f"studies: {choice.kind} compares {needs}; with neurons: there is toy, without it the others."
+    if counted and study.neurons:
+        yield from _silent_problems(study)
+    if study.neurons and not training.epochs:
+        yield "training.epochs: the toy's networks are looked at as they train; 1 or more."
+    if training.optimiser == "normalised_sgd" and "momentum" in training.model_fields_set and training.momentum:
+        yield "training.momentum: normalised_sgd has none; leave it out."
+    drawn = hasattr(family.member("data", data.kind), "draw")
+    for name in ("fresh", "stop_below", "stop_flat"):
+        if getattr(training, name) and training.optimiser != "normalised_sgd":
+            yield f"training.{name}: only normalised_sgd knows it; leave it out."
+    if training.fresh and not drawn:
+        yield f"training.fresh: {data.kind} has the samples it has; leave it out, or take the data signals."
+
+
+def _silent_problems(study: Study) -> Iterator[str]:
+    """Yield that no neuron of any network is to be expected active at the start, if so."""
+    member = family.member("networks", study.network.kind)
+    given = family.options(member.build) | study.network.options
+    try:
+        ratio = float(given["ratio"])
+    except (TypeError, ValueError):
+        return  # said already
+    count = sum(neurons * networks for neurons, networks in study.neurons.items())
+    expected = count * erfc(ratio / sqrt(2))
+    if study.neurons and ratio > 0 and expected < 1:
+        yield (
+            f"network.ratio: at a threshold of {ratio:g} deviations {expected:.2g} of the {count:,} neurons of all "
+            "networks are expected to be activated by a signal at the start, and none ever learns it; make ratio "
+            f"smaller, such as 3.2, which gives {count * erfc(3.2 / sqrt(2)):.0f}."
+        )
+
+
 def _shape_problems(raw: Mapping[str, Any]) -> list[str]:
     """Return why the network cannot take the data's samples, if it cannot."""
     import torch
@@ -265,8 +316,14 @@ def _shape_problems(raw: Mapping[str, Any]) -> list[str]:
         data = Data.model_validate(raw.get("data") or {})
         network = Network.model_validate(raw.get("network") or {})
         source, member = family.member("data", data.kind), family.member("networks", network.kind)
-        options, shape = _typed("networks", network), family.shape(source, _typed("data", data))
+        options, given = _typed("networks", network), _typed("data", data)
     except (ValueError, TypeError, KeyError):
+        return []  # said already
+    try:
+        shape = family.shape(source, given)
+    except UsageError as error:
+        return [f"data: {data.kind}: {error}"]
+    except (ValueError, TypeError):
         return []  # said already
     if hasattr(source, "encode") and not hasattr(member, "TEXTS"):
         return [f"network: {network.kind} takes samples of one shape, not the texts of {data.kind}: transformer does."]

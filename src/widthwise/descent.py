@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Optimiser = Literal["sgd", "adamw"]
+Optimiser = Literal["sgd", "adamw", "normalised_sgd"]
 ALIGNED = 64  # bytes: where a parameter begins, so that kernels round it alike in whichever row it lies
 MOMENTA = {"sgd": ("",), "adamw": ("", "/square")}  # what each keeps of a parameter, behind the parameter's name
 SQUARE_MOMENTUM, EPSILON = 0.999, 1e-8  # of AdamW
@@ -93,7 +93,9 @@ class Descent:
 
 
 def at_rest(network: nn.Module, optimiser: Optimiser = "sgd") -> dict[str, Tensor]:
-    """Return what is kept of every parameter before the first step: zeros."""
+    """Return what is kept of every parameter before the first step: zeros; of normalised descent, see `active`."""
+    if optimiser == "normalised_sgd":
+        return {"scale": torch.ones(len(next(network.parameters())), dtype=torch.float64)}
     return {name + kept: torch.zeros_like(p) for kept in MOMENTA[optimiser] for name, p in network.named_parameters()}
 
 

@@ -32,6 +32,7 @@ class Comparison:
         snapshot: of every network: "initial", "final", or "at_0.9" for the first epoch at a training accuracy.
         of: what of the target is spanned: its "features" or its "logits".
         together: comparisons of one name are computed in one pass over the rows.
+        truths: whether what is known of the samples is spanned too, behind the target's networks.
     """
 
     measure: str
@@ -42,6 +43,7 @@ class Comparison:
     of: Literal["features", "logits"] = "features"
     options: tuple[tuple[str, Any], ...] = ()
     together: str = field(default="", compare=False)
+    truths: bool = False
 
     @property
     def networks(self) -> tuple[Net, ...]:
@@ -84,6 +86,10 @@ class Design:
         """The wide networks: seeds 0 .. S-1."""
         return tuple(Net(Fraction(1), seed) for seed in range(self.study.wide))
 
+    def by_neurons(self, neurons: int) -> tuple[Net, ...]:
+        """Return all networks of so many neurons, where those are what networks differ in."""
+        return tuple(Net(Fraction(neurons), seed) for seed in range(self.study.neurons[neurons]))
+
     def features(self, width: Fraction) -> int:
         """Return the number of features of one network."""
         return self._count("features", width)
@@ -118,20 +124,23 @@ class Design:
         nets, stride, m = self.narrow(width), self._stride(width), self.matching(width, by)
         return [nets[c * stride : c * stride + m] for c in range(self.repeats(width))]
 
-    def crowded(self, rows: int) -> list[str]:
+    def crowded(self, rows: int, unseen: int) -> list[str]:
         """Return a sentence for every width whose networks together have more features than a fit has rows.
 
-        `rows` are those that networks train on, of which a fold's fit has four fifths.
+        Args:
+            rows: that networks train on, of which a fold's fit has four fifths.
+            unseen: rows that none trains on, reserve and test, of which it has as many.
         """
         found = []
         for width in self.widths:
-            p, fit = self.matching(width, "parameters") * self.features(width), rows * 4 // 5
-            if p > fit:
-                found.append(
-                    f"width {width}: {p:,} features of networks together for {fit:,} rows of a fit. Errors then tell "
-                    "of the number of rows as much as of the networks; use more rows (data.rows), or a narrower "
-                    "network.base."
-                )
+            p, fits = self.matching(width, "parameters") * self.features(width), (rows * 4 // 5, unseen * 4 // 5)
+            kinds = zip(("training", "unseen"), ("data.rows", "data.test_rows, data.reserve"), fits, strict=True)
+            found += [
+                f"width {width}: {p:,} features of networks together for {fit:,} {kind} rows of a fit. Errors then "
+                f"tell of the number of rows as much as of networks; use more ({more}), or a narrower network.base."
+                for kind, more, fit in kinds
+                if p > fit
+            ]
         return found
 
     def equal_accuracy(self, nets: Iterable[Net]) -> str | None:

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from widthwise import family
+from widthwise import active, family
 from widthwise.config import Run, Training, digest
 from widthwise.layers import stack, unstack
 from widthwise.networks import base as networks
@@ -59,12 +59,14 @@ TABLE = {
         "resnet18": ((3, Form("grouped", 8)),),
         "mlp": ((65, Form("batched", 64)), (257, Form("batched", 16))),
         "transformer": ((33, Form("batched", 4)),),
+        "threshold_mlp": ((1001, Form("batched", 32)),),
     },
     "cuda": {
         "resnet18": ((17, Form("grouped", 64)),),
         "vgg16": ((17, Form("grouped", 64)),),
         "mlp": ((257, Form("batched", 64)),),
         "transformer": ((65, Form("batched", 64)),),
+        "threshold_mlp": ((1001, Form("batched", 64)),),
     },
 }
 OTHERWISE = ((8, Form("grouped", 8)),)  # networks of a user's own
@@ -125,6 +127,11 @@ def build(runs: Sequence[Run], samples: Samples, device: str = "cpu") -> network
     return network.to(device)
 
 
+def trainer(run: Run) -> Callable[..., State]:
+    """Return what trains a run's fleet: `training.train`, or what takes its place."""
+    return active.train if run.training.optimiser == "normalised_sgd" else train
+
+
 def initial_weights(runs: Sequence[Run], samples: Samples) -> list[dict[str, Tensor]]:
     """Return every run's weights before the first step, as plain state dicts."""
     state = build(runs, samples).state_dict()
@@ -175,7 +182,8 @@ def _train_piece(
     )
     state = _resumed(network, members, checkpoints(store)) or begin(network, runs[0].training.optimiser)
     trainings, autocast = [run.training for run in members], form(runs[0], device).autocast
-    state = train(network, [run.seed for run in members], samples, trainings, state, events, autocast=autocast)
+    descent = trainer(runs[0])
+    state = descent(network, [run.seed for run in members], samples, trainings, state, events, autocast=autocast)
     for k, (run, initial) in enumerate(zip(runs, initial_weights(runs, samples), strict=True)):
         _finish(store, run, initial, unstack(state.weights, k), state.histories[k], samples)
     shutil.rmtree(folder, ignore_errors=True)

@@ -86,6 +86,15 @@ def by_member(vectors: Float[Tensor, "batch m*units"], members: int) -> Float[Te
     return vectors.unflatten(1, (members, -1)).transpose(0, 1).contiguous()
 
 
+def affine(
+    x: Float[Tensor, "m batch inputs"], weight: Float[Tensor, "m outputs inputs"], bias: Float[Tensor, "m outputs"]
+) -> Float[Tensor, "m batch outputs"]:
+    """Return x weight^T + bias of every member."""
+    outputs, inputs = (0, 0) if _begin_alike(x, weight, bias) else (-n % 32 for n in weight.shape[1:])
+    x, weight, bias = _fill(x, inputs), _fill(weight, inputs, outputs), _fill(bias, outputs)
+    return _fill(torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)), -outputs)
+
+
 class Layer(nn.Module, ABC):
     """A layer of `members` networks whose parameters and buffers have the member dimension first."""
 
@@ -113,7 +122,7 @@ class Linear(Layer):
 
     def forward(self, x: Float[Tensor, "m batch inputs"]) -> Float[Tensor, "m batch outputs"]:
         """Return x weight^T + bias of every member."""
-        return _linear(x, self.weight, self.bias)
+        return affine(x, self.weight, self.bias)
 
 
 class Conv2d(Layer):
@@ -236,7 +245,7 @@ class Attention(Layer):
         Tokens that are not real are not attended to; where none is, all are, so that every number stays finite.
         """
         m, batch, tokens = real.shape
-        mixed = _linear(x, self.in_proj_weight, self.in_proj_bias)  # (m, batch * tokens, 3 * units)
+        mixed = affine(x, self.in_proj_weight, self.in_proj_bias)  # (m, batch * tokens, 3 * units)
         q, k, v = mixed.view(m * batch, tokens, 3, self.heads, -1).permute(
             2, 0, 3, 1, 4
         )  # (m * batch, heads, tokens, size)
@@ -278,15 +287,6 @@ class Dropout(nn.Module):
             [torch.empty(x.shape[1:], dtype=torch.float32).bernoulli_(keep, generator=g) for g in self.generators]
         )
         return x * masks.to(x.device, x.dtype) / keep
-
-
-def _linear(
-    x: Float[Tensor, "m batch inputs"], weight: Float[Tensor, "m outputs inputs"], bias: Float[Tensor, "m outputs"]
-) -> Float[Tensor, "m batch outputs"]:
-    """Return x weight^T + bias of every member."""
-    outputs, inputs = (0, 0) if _begin_alike(x, weight, bias) else (-n % 32 for n in weight.shape[1:])
-    x, weight, bias = _fill(x, inputs), _fill(weight, inputs, outputs), _fill(bias, outputs)
-    return _fill(torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)), -outputs)
 
 
 def _begin_alike(x: Tensor, weight: Tensor, bias: Tensor) -> bool:

@@ -19,12 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from widthwise import family, fleet
 from widthwise.config import Run
+from widthwise.data.base import Endless
 from widthwise.layers import give_streams
 from widthwise.networks import base as networks
 from widthwise.ragged import Ragged, joined
 from widthwise.samples import Samples
 from widthwise.seeds import stream
-from widthwise.training import Events, begin, train
+from widthwise.training import Events, begin
 
 PROBED, STEPS = 32, 4  # samples a member and steps that are timed, where a whole batch would take long
 QUICK = 0.1  # seconds: below it steps of a whole batch are timed
@@ -79,11 +80,12 @@ def step_seconds(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device
 def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device: str) -> float:
     samples = random_samples(runs[0], shape, batch * STEPS)
     network = fleet.build(runs, samples, device)
-    training = runs[0].training.model_copy(update={"epochs": 1, "batch_size": batch})
+    once = {"epochs": 1, "batch_size": batch} | ({"fresh": STEPS} if runs[0].training.fresh else {})
+    training = runs[0].training.model_copy(update=once)
     ends = [time.perf_counter()]
     events = Events(progress=lambda step, steps: ends.append(time.perf_counter()))
     with _one_thread():
-        train(
+        fleet.trainer(runs[0])(
             network,
             range(network.members),
             samples,
@@ -101,6 +103,8 @@ def random_samples(run: Run, shape: tuple[int, ...], rows: int) -> Samples:
     images: torch.Tensor | Ragged = torch.randint(
         0, 256, (rows, *shape), dtype=torch.uint8, generator=stream(0, "probe")
     )
+    if hasattr(member, "draw"):
+        images = member.read(None, **run.data.options).train[:rows]
     if hasattr(member, "encode"):
         states = torch.randn(rows * shape[0], shape[1] - 1, generator=stream(0, "probe")).half()
         images = joined([(states, torch.full((rows,), shape[0]))])
@@ -119,6 +123,7 @@ def random_samples(run: Run, shape: tuple[int, ...], rows: int) -> Samples:
         mean=tuple(member.MEAN),
         std=tuple(member.STD),
         augment=member.AUGMENT,
+        endless=Endless(member, run.data.options) if hasattr(member, "draw") else None,
     )
 
 

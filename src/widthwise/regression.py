@@ -294,44 +294,60 @@ class Regression:
         return choose(curves, means, self.squares[targets], self.penalties, self.options, exactly)
 
     def _block_sums(self, targets: Int[Tensor, " chosen"], choice: Choice) -> tuple[Tensor, Tensor]:
-        split, maps = self.joint.split, self.maps(targets, choice)
-        mean = self._scored[0].means[:, self._target[targets]]
-        part_of = torch.full((split.cells,), -1)
-        for k, part in enumerate(split.parts):
-            part_of[list(part.score)] = k
-        errors = torch.zeros(split.blocks, len(targets), dtype=torch.float64)
-        totals = torch.zeros_like(errors)
-        for pieces, start in self._scored_rows():
-            number = torch.arange(start, start + len(pieces[self.sources[0]]))
-            part = part_of[split.cell[number]]
-            for k, (W, centre) in enumerate(maps):
-                own = (part == k).nonzero()[:, 0]
-                block, stratum = split.block[number[own]], self._stratum(number[own])
-                X, Y = (self._shifted(pieces, names, own) for names in (self.sources, self.targets))
-                Y = Y[:, targets]
-                totals.index_add_(0, block, (Y - mean[stratum]).square_())
-                errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
-        return errors, totals
+        labels = self.joint.labels if self._labels is not None else None
+        means = self._scored[0].means[:, self._target[targets]]
+        sides = (self.sources, self.targets, targets)
+        return block_sums(self.joint, sides, self.maps(targets, choice), means, labels)
 
-    def _scored_rows(self) -> Iterator[tuple[dict[str, Tensor], int]]:
-        """Yield rows of the groups of the source and the targets, some of them scored, and the first one's number."""
-        wanted = {*self.sources, *self.targets}
-        names = [name for name in self.joint.order if name in wanted]
-        for pieces, start in self.joint.batches(names, self.joint.split.block >= 0):
-            yield dict(zip(names, pieces, strict=True)), start
-            self.joint.tell("scores", start + len(pieces[0]), len(self.joint.split.cell))
 
-    def _shifted(
-        self, pieces: dict[str, Tensor], names: Sequence[str], rows: Int[Tensor, " rows"]
-    ) -> Float[Tensor, "rows columns"]:
-        """Return some rows of groups side by side, about the moments' shift."""
-        shift = self.joint.cells[0].shift
-        assert shift is not None
-        shifted = [pieces[name][rows] - shift[self.joint.columns[name]] for name in names]
-        return shifted[0] if len(shifted) == 1 else torch.cat(shifted, 1)
+def block_sums(
+    joint: Joint,
+    sides: tuple[Sequence[str], Sequence[str], Int[Tensor, " chosen"]],
+    maps: Sequence[tuple[Float[Tensor, "source chosen"], Float[Tensor, "strata chosen"]]],
+    means: Float[Tensor, "strata chosen"],
+    labels: Int[Tensor, " rows"] | None = None,
+) -> tuple[Float[Tensor, "blocks chosen"], Float[Tensor, "blocks chosen"]]:
+    """Return sums of squared error, and of squares about the mean, of every block of scored rows: one pass over them.
 
-    def _stratum(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " strata"]:
-        """Return the stratum of each row: its class, or the only one there is."""
-        if self._labels is None or self.joint.labels is None:
-            return torch.zeros(1, dtype=torch.long)
-        return self.joint.labels[rows]
+    Args:
+        sides: the names of the source's groups and of the targets', and which of the targets' columns.
+        maps: of every part of the split, weights and centres, as `Regression.maps` gives them.
+        means: of the chosen targets over all scored rows, about the moments' shift.
+        labels: the stratum of each row; without it there is one.
+    """
+    split, (source, target, chosen) = joint.split, sides
+    part_of = torch.full((split.cells,), -1)
+    for k, part in enumerate(split.parts):
+        part_of[list(part.score)] = k
+    errors = torch.zeros(split.blocks, len(chosen), dtype=torch.float64)
+    totals = torch.zeros_like(errors)
+    for pieces, start in _scored_rows(joint, {*source, *target}):
+        number = torch.arange(start, start + len(pieces[source[0]]))
+        part = part_of[split.cell[number]]
+        for k, (W, centre) in enumerate(maps):
+            own = (part == k).nonzero()[:, 0]
+            block = split.block[number[own]]
+            stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[number[own]]
+            X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
+            Y = Y[:, chosen]
+            totals.index_add_(0, block, (Y - means[stratum]).square_())
+            errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
+    return errors, totals
+
+
+def _scored_rows(joint: Joint, wanted: set[str]) -> Iterator[tuple[dict[str, Tensor], int]]:
+    """Yield rows of some groups, some of them scored, and the first one's number."""
+    names = [name for name in joint.order if name in wanted]
+    for pieces, start in joint.batches(names, joint.split.block >= 0):
+        yield dict(zip(names, pieces, strict=True)), start
+        joint.tell("scores", start + len(pieces[0]), len(joint.split.cell))
+
+
+def _shifted(
+    joint: Joint, pieces: dict[str, Tensor], names: Sequence[str], rows: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows columns"]:
+    """Return some rows of groups side by side, about the moments' shift."""
+    shift = joint.cells[0].shift
+    assert shift is not None
+    shifted = [pieces[name][rows] - shift[joint.columns[name]] for name in names]
+    return shifted[0] if len(shifted) == 1 else torch.cat(shifted, 1)

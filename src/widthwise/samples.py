@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import config, family, seeds
-from widthwise.data.base import Dataset, checksum, normalise, validate
+from widthwise.data.base import Dataset, Endless, checksum, normalise, validate
 from widthwise.errors import UsageError
 from widthwise.ragged import Ragged, joined
 from widthwise.store import Entry, Store, save_tensors
@@ -37,6 +37,7 @@ class Samples:
         ids: (rows,) numbers of the training rows in the whole data set; test rows follow behind.
         trained: (rows,) whether a network trains on the row; the others are the reserve.
         groups, test_groups: (rows,) numbers of what is never parted, such as the pairs of one premise, if anything.
+        endless: where such samples come from, if they can be drawn without end.
     """
 
     checksum: str
@@ -54,10 +55,16 @@ class Samples:
     augment: bool
     groups: Int[Tensor, " rows"] | None = None
     test_groups: Int[Tensor, " rows"] | None = None
+    endless: Endless | None = None
 
     def inputs(self, rows: Tensor | Ragged, longest: int = 0) -> Float[Tensor, "rows ..."]:
-        """Return what a network takes of some rows: normalised images, or tokens padded to the longest, or further."""
-        return rows.padded(longest) if isinstance(rows, Ragged) else normalise(rows, self.mean, self.std)
+        """Return what a network takes of some rows: normalised images, or tokens padded to the longest, or further.
+
+        Samples that are numbers already are taken as they are.
+        """
+        if isinstance(rows, Ragged):
+            return rows.padded(longest)
+        return rows if rows.is_floating_point() else normalise(rows, self.mean, self.std)
 
     @cached_property
     def longest(self) -> int:
@@ -111,6 +118,7 @@ def load(data: config.Data, store: Store) -> Samples:
         augment=member.AUGMENT,
         groups=groups.get("train"),
         test_groups=groups.get("test"),
+        endless=Endless(member, data.options) if hasattr(member, "draw") else None,
     )
 
 

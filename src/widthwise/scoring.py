@@ -14,7 +14,7 @@ from widthwise import family, features, moment_blocks
 from widthwise.columns import Concatenation
 from widthwise.config import Run, digest
 from widthwise.design import Comparison, Net
-from widthwise.measures.base import Score
+from widthwise.measures.base import Score, Trained
 from widthwise.moment_blocks import Bundle
 from widthwise.pairs import Joint, Pair, Part, Split, held_out, k_fold
 from widthwise.samples import Samples
@@ -22,7 +22,8 @@ from widthwise.store import Store, save_tensors
 from widthwise.training import Interrupted
 
 SPLITS_VERSION = 1
-CELLS = {"validation": 15, "unseen": 15, "shuffled": 15, "test": 5, "probe": 6}  # of each split
+CELLS = {"validation": 15, "unseen": 15, "shuffled": 15, "test": 5, "probe": 6, "readout": 3}  # of each split
+TRUTHS = "truths"  # the group of a joint that no network makes
 Name = Callable[[Net, str], str]  # of a network's "features" or "logits" among the groups of a joint
 
 
@@ -43,6 +44,9 @@ def keys(
     rows.append(digest(samples.labels.tolist()))
     made = {}
     for c in comparisons:
+        if reads_networks(c):
+            made[c] = _key_of_networks(c, runs)
+            continue
         identity = {
             "measure": c.measure,
             "version": family.member("measures", c.measure).VERSION,
@@ -51,9 +55,21 @@ def keys(
             "target": [checksums(net, c.snapshot) for net in c.target],
             "of": c.of,
             "rows": [c.split, *rows],
+            **({"truths": True} if c.truths else {}),
         }
         made[c] = f"{c.measure}-{c.split}-{digest(identity, 24)}"
     return made
+
+
+def reads_networks(c: Comparison) -> bool:
+    """Return whether a comparison is of networks themselves: their weights and how they trained."""
+    return "networks" in family.member("measures", c.measure).NEEDS
+
+
+def _key_of_networks(c: Comparison, runs: Mapping[Net, Run]) -> str:
+    version = family.member("measures", c.measure).VERSION
+    identity = {"version": version, "options": dict(c.options), "source": [runs[net].key for net in c.source]}
+    return f"{c.measure}-{digest(identity, 24)}"
 
 
 def read(store: Store, key: str) -> Score:
@@ -80,6 +96,12 @@ def compute(
     lacking = [c for c in comparisons if store.get("scores", named[c]) is None]
     if not lacking:
         return
+    if reads_networks(comparisons[0]):
+        for k, c in enumerate(lacking):
+            networks = [trained(runs[net], store) for net in c.source]
+            _write(store, named[c], c, family.member("measures", c.measure).measure(networks, **dict(c.options)))
+            tell((k + 1) / len(lacking))
+        return
     joint = _joint(comparisons, runs, samples, store)
     beside = neighbours(comparisons)  # of all, though some are there
     for k, c in enumerate(sorted(lacking, key=fit)):
@@ -87,6 +109,13 @@ def compute(
             raise Interrupted
         _write(store, named[c], c, score(c, joint, beside))
         tell((k + 1) / len(lacking))
+
+
+def trained(run: Run, store: Store) -> Trained:
+    """Return a network of the store as measures of networks take it."""
+    entry = store.get("runs", run.key)
+    assert entry is not None, f"{run.key} is not trained"
+    return Trained(run, entry.tensors, entry.json("history"))
 
 
 def fit(c: Comparison) -> tuple[Any, ...]:
@@ -107,7 +136,7 @@ def neighbours(comparisons: Iterable[Comparison], name: Name = group) -> dict[tu
     """Return the targets that are fitted at once, by `fit`: a fit's last digits depend on all of them."""
     found: dict[tuple, dict[str, None]] = {}
     for c in comparisons:
-        found.setdefault(fit(c), {}).update(dict.fromkeys(name(net, c.of) for net in c.target))
+        found.setdefault(fit(c), {}).update(dict.fromkeys(_targets(c, name)))
     return {key: tuple(names) for key, names in found.items()}
 
 
@@ -117,11 +146,15 @@ def score(c: Comparison, joint: Joint, beside: Mapping[tuple, tuple[str, ...]], 
     pair = Pair(
         joint,
         tuple(name(net, "features") for net in c.source),
-        tuple(name(net, c.of) for net in c.target),
+        _targets(c, name),
         tuple(name(net, "logits") for net in c.source) if "logits" in member.NEEDS else (),
         beside[fit(c)],
     )
     return member.measure(pair, **dict(c.options))
+
+
+def _targets(c: Comparison, name: Name) -> tuple[str, ...]:
+    return tuple(name(net, c.of) for net in c.target) + ((TRUTHS,) if c.truths else ())
 
 
 def split_rows(name: str, samples: Samples) -> tuple[Tensor, Split]:
@@ -142,6 +175,9 @@ def split_rows(name: str, samples: Samples) -> tuple[Tensor, Split]:
     if name == "test":
         rows = torch.cat([trained, test])
         return rows, held_out(name, ids[trained], ids[test], groups(test))
+    if name == "readout":
+        rows = torch.cat([trained, test])
+        return rows, held_out(name, ids[trained], ids[test], groups(test), nested=False)
     if name == "probe":
         return _probe_rows(trained, reserve, test, ids, groups)
     raise AssertionError(f"no split {name}")
@@ -182,11 +218,16 @@ def _joint(comparisons: Sequence[Comparison], runs: Mapping[Net, Run], samples: 
         parts = [entries[part].tensors("features")[of] for part in features.PARTS]
         groups[group(net, of)] = Concatenation([torch.cat(parts)[rows]])
         content[group(net, of)] = (of, *(next(iter(entries[part].files.values())) for part in features.PARTS))
+    if any(c.truths for c in comparisons):
+        assert samples.endless is not None, "nothing but labels is known of these samples"
+        known = torch.cat([samples.endless.truths(part) for part in (samples.train, samples.test)])
+        groups[TRUTHS] = Concatenation([known[rows].float()])
     joint = Joint(groups, split, torch.cat([samples.labels, samples.test_labels])[rows])
     if moment_blocks.kept(len(rows), sum(map(len, joint.columns.values())) + joint.classes, split.cells):
         together = bundles(comparisons, lambda net, of: groups[group(net, of)].columns)
         names = [tuple(group(*member) for member in members) for members in together]
         stored = [Bundle(own, tuple(content[name] for name in own)) for own in names]
+        stored += [Bundle((TRUTHS,), ((TRUTHS, samples.checksum),))] if TRUTHS in groups else []
         joint.collect = partial(moment_blocks.collect, bundles=stored, rows=digest(rows.tolist(), 24), store=store)
     return joint
 

@@ -6,10 +6,14 @@ every layer's inputs and outputs, and all of the samples' inputs and classes. Wi
 the n slices side by side *are* the wide start; a deeper wide network has, beside these blocks, the weights between
 them. Those weights are missing from a slice's sums, so that its activations shrink from layer to layer by sqrt(1/n):
 `adapted` multiplies each weight by sqrt(wide fan-in / narrow fan-in), which makes it He normal again; `kept` does not.
+
+With `shared_neurons` the neurons of the networks of one width, seed after seed, are one endless sequence, the same for
+every width: 300 networks of 100 neurons and one of 30,000 begin with the very same neurons. All else each draws itself.
 """
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +23,8 @@ from widthwise.config import Run
 from widthwise.layers import initialise
 from widthwise.networks import base as networks
 
+CHUNK = 10_000  # neurons of the shared sequence that are drawn at a time
+
 
 def start(network: networks.Network, runs: Sequence[Run], shape: tuple[int, ...], classes: int) -> None:
     """Give a fleet on the CPU its initial weights, each member's from its own run alone.
@@ -26,11 +32,26 @@ def start(network: networks.Network, runs: Sequence[Run], shape: tuple[int, ...]
     Members are equal but for their seeds, rates and decays.
     """
     initialise(network, [seeds.stream(run.seed, "init") for run in runs])
+    if runs[0].training.init == "shared_neurons":
+        with torch.no_grad():
+            for k, run in enumerate(runs):
+                _take_neurons(network.neurons, k, run.seed)  # pyright: ignore[reportArgumentType]
     if runs[0].slices:
         with torch.no_grad():
             for k, run in enumerate(runs):
                 own = {name: p[k] for name, p in network.named_parameters()}
                 _fill(own, _wide(run, shape, classes), run.seed % run.slices, adapted=run.training.init_scale != "kept")
+
+
+def _take_neurons(layer: Any, k: int, seed: int) -> None:
+    """Give member k its part of the sequence of neurons: as many as it has, behind those of all seeds before."""
+    own = layer.weight[k]
+    first, last = seed * len(own), (seed + 1) * len(own)
+    for chunk in range(first // CHUNK, -(-last // CHUNK)):
+        drawn = torch.randn(CHUNK, own.shape[1], generator=seeds.stream(0, "shared neurons", chunk)) * layer.deviation
+        start = chunk * CHUNK
+        a, b = max(first, start), min(last, start + CHUNK)
+        own[a - first : b - first] = drawn[a - start : b - start]
 
 
 def _wide(run: Run, shape: tuple[int, ...], classes: int) -> dict[str, Tensor]:

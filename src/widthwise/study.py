@@ -78,19 +78,32 @@ class Training(Strict):
     left out means the data set's own default. With `shared_batches` all networks see one order and augmentation of the
     samples, whatever their seeds. With `init: slice_of_wide` narrow networks start as disjoint slices of wide ones, in
     the scale they have there or adapted to their own, smaller fan-in (`init_scale`).
+
+    `normalised_sgd` divides every network's gradient by its norm, has no momentum, and takes its decay `outside` of the
+    norm, as a factor on the weights, or `inside`, as part of what is divided. With `fresh` an epoch is so many batches
+    of samples that are seen only once, of data that can be drawn without end; a network then stops where an epoch's
+    loss falls below `stop_below`, or has not fallen by a hundredth within `stop_flat` epochs (0: neither). With
+    `init: shared_neurons` the first layers of the networks of every width, seed after seed, are one sequence of rows.
     """
 
     epochs: Annotated[int, Field(ge=0)] = 30
     batch_size: Count = 128
     rate: Annotated[float, Field(gt=0)] = 0.1
     momentum: Share = 0.9
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adamw", "normalised_sgd"] = "sgd"
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     schedule: Literal["one_cycle", "steps", "cosine", "constant"] = "one_cycle"
     augment: bool | None = None
     shared_batches: bool = False
-    init: Literal["independent", "slice_of_wide"] = "independent"
+    init: Literal["independent", "slice_of_wide", "shared_neurons"] = "independent"
     init_scale: Literal["kept", "adapted"] = "adapted"
+    decay: Literal["outside", "inside"] = "outside"
+    fresh: Count | None = None
+    stop_below: Annotated[float, Field(ge=0)] = 0.0
+    stop_flat: Annotated[int, Field(ge=0)] = 0
+
+
+NORMALISED = {"decay", "fresh", "stop_below", "stop_flat"}  # what of `Training` is of normalised_sgd alone
 
 
 class Tuning(Strict):
@@ -143,6 +156,7 @@ class Study(Strict):
     widths: Annotated[tuple[Width, ...], Field(min_length=1)] = tuple(Fraction(1, k) for k in (1, 2, 4, 8))
     wide: Count = 4
     concatenations: dict[Width, Count] = {}
+    neurons: dict[Count, Count] = {}
     studies: Annotated[tuple[Annotated[Choice, BeforeValidator(as_choice)], ...], Field(min_length=1)] = (
         Choice(kind="width_gap"),
         Choice(kind="reverse_gap"),
@@ -152,11 +166,18 @@ class Study(Strict):
     presets: dict[str, dict[str, Any]] = {}
 
     @property
+    def by_neurons(self) -> bool:
+        """Whether its networks differ in their number of neurons, not in a fraction of a width."""
+        return bool(self.neurons)
+
+    @property
     def narrow_widths(self) -> tuple[Fraction, ...]:
-        """The widths below 1, widest first."""
-        return tuple(sorted((w for w in set(self.widths) if w < 1), reverse=True))
+        """The widths below 1, widest first; none where networks differ in their number of neurons."""
+        return () if self.by_neurons else tuple(sorted((w for w in set(self.widths) if w < 1), reverse=True))
 
     def plain(self) -> dict[str, Any]:
         """Return the study as the plain values of a study file, without presets and this machine's folders."""
         unset = {"tuning": True} if self.tuning is None else {}
+        unset |= {"widths": True, "wide": True} if self.by_neurons else {"neurons": True}
+        unset |= {"training": NORMALISED} if self.training.optimiser != "normalised_sgd" else {}
         return self.model_dump(mode="json", exclude={"presets": True, "data": {"root"}, **unset})

@@ -78,7 +78,7 @@ def laid_over(file: Mapping[str, Any], where: str, preset: str | None, overrides
             there = ", ".join(map(str, presets)) or "none"
             hint = nearest(preset, map(str, presets))
             raise UsageError(f'{where} has no preset "{preset}"; there are: {there}.{hint}')
-        raw = merge(raw, presets[preset] if isinstance(presets[preset], Mapping) else {})
+        raw = with_preset(raw, presets[preset] if isinstance(presets[preset], Mapping) else {})
     for path, value in overrides.items():
         raw = merge(raw, _nested(path.split("."), value))
     kept = raw.get("concatenations")
@@ -110,6 +110,12 @@ def overrides(arguments: Sequence[str], keys: Iterable[str], options: Iterable[s
             raise UsageError(f"{name} needs a value, as in --training.epochs 5.")
         found[path] = parse(value if equals else left.pop(0), name)
     return found
+
+
+def with_preset(file: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset laid over a file: how many networks there are of which size it says as a whole."""
+    merged = merge(file, preset)
+    return merged | {name: preset[name] for name in ("neurons",) if name in preset}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +165,7 @@ def option(declared: Callable, name: str, value: Any) -> Any:
 
 
 def _path(error: Mapping[str, Any]) -> str:
-    kinds = ("int", "constrained-int", "literal['all']")
+    kinds = ("int", "constrained-int", "literal['all']", "[key]")
     return ".".join(str(part) for part in error["loc"] if part not in kinds)
 
 

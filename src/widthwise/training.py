@@ -4,9 +4,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import seeds
@@ -41,7 +42,7 @@ class State:
     hits: Float[Tensor, " members"]
     step: int = 0
     seconds: float = 0.0
-    histories: list[list[dict[str, float]]] = field(default_factory=list)  # of each member, an entry an epoch
+    histories: list[list[dict[str, Any]]] = field(default_factory=list)  # of each member, an entry an epoch
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,11 @@ class Events:
 
 
 def steps_of(training: Training, rows: int) -> tuple[int, int]:
-    """Return (steps an epoch, steps in all); the rows that fill no batch wait for the next epoch's order."""
-    per_epoch = max(1, rows // training.batch_size)
+    """Return (steps an epoch, steps in all); the rows that fill no batch wait for the next epoch's order.
+
+    Of fresh samples an epoch has as many batches as the training says.
+    """
+    per_epoch = training.fresh or max(1, rows // training.batch_size)
     return per_epoch, per_epoch * training.epochs
 
 
@@ -75,9 +79,14 @@ def rate_at(training: Training, step: int, steps: int) -> float:
     return training.rate * 0.5 * (1 + math.cos(math.pi * (step - rising + 1) / (steps - rising + 1)))
 
 
-def diverged(history: Sequence[Mapping[str, float]]) -> bool:
+def diverged(history: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether a member's training ended early, its loss or weights no longer finite."""
     return bool(history) and bool(history[-1].get("diverged", False))
+
+
+def ended(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a member's training ended before its last epoch: diverged, or stopped by its loss."""
+    return diverged(history) or bool(history and history[-1].get("stopped"))
 
 
 def begin(network: Network, optimiser: Optimiser = "sgd") -> State:
@@ -114,10 +123,10 @@ def train(
         Interrupted: if `events.stopping()`; the state has been saved.
     """
     trainings = [training] * network.members if isinstance(training, Training) else training
-    return _Loop(network, member_seeds, samples, trainings, state, events, autocast).run()
+    return Loop(network, member_seeds, samples, trainings, state, events, autocast).run()
 
 
-class _Loop:
+class Loop:
     """A training under way."""
 
     def __init__(
@@ -154,7 +163,7 @@ class _Loop:
                 if self.state.step % self.per_epoch == 0:
                     self.end_epoch()
                 self.save_at_times()
-                if all(map(diverged, self.state.histories)):
+                if all(map(ended, self.state.histories)):
                     return self.current()
         return self.current()
 
@@ -210,10 +219,10 @@ class _Loop:
         self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))
 
     def leave(self) -> None:
-        """Let members that have diverged leave the fleet; two stay, since one by itself uses other kernels."""
-        ended = [k for k in self.places if diverged(self.state.histories[k])]
-        company = ended[: max(0, 2 - len(self.places) + len(ended))]
-        stay = [k for k in self.places if k not in ended or k in company]
+        """Let members that have ended leave the fleet; two stay, since one by itself uses other kernels."""
+        done = [k for k in self.places if ended(self.state.histories[k])]
+        company = done[: max(0, 2 - len(self.places) + len(done))]
+        stay = [k for k in self.places if k not in done or k in company]
         if len(stay) < len(self.places):
             state = self.current()
             keep(self.network, [self.places.index(k) for k in stay])
@@ -225,16 +234,22 @@ class _Loop:
         tested = len(self.samples.test)
         if self.state.step < self.steps:
             tested = min(WATCHED, tested)
-        rows, labels = self.samples.test[:tested], self.samples.test_labels[:tested]
-        accuracy = accuracies(self.network, self.samples, rows, labels)
-        finite = (self.loss.isfinite() & self.descent.weights.isfinite().all(1)).tolist()
+        accuracy, finite = self.tested(tested), (self.loss.isfinite() & self.finite()).tolist()
         means = zip((self.loss / self.per_epoch).tolist(), (self.hits / self.per_epoch).tolist(), strict=True)
         for n, (k, (loss, hits)) in enumerate(zip(self.places, means, strict=True)):
-            if not diverged(self.state.histories[k]):
+            if not ended(self.state.histories[k]):
                 self.write(n, k, loss, hits / self.batch_size, float(accuracy[n]), finite[n])
         for sums in (self.loss, self.hits, self.state.loss, self.state.hits):
             sums.zero_()
         self.leave()
+
+    def tested(self, rows: int) -> Float[Tensor, " members"]:
+        """Return every member's accuracy on so many test rows."""
+        return accuracies(self.network, self.samples, self.samples.test[:rows], self.samples.test_labels[:rows])
+
+    def finite(self) -> Bool[Tensor, " members"]:
+        """Return whose weights are finite."""
+        return self.descent.weights.isfinite().all(1)
 
     def write(self, n: int, k: int, loss: float, accuracy: float, test_accuracy: float, finite: bool) -> None:
         """Write down the epoch of member k, the n-th in the fleet now, and take its snapshots."""
@@ -251,8 +266,13 @@ class _Loop:
                 **({} if finite else {"diverged": True}),
             }
         )
+        if finite:
+            self.snapshots(n, k, reached, accuracy)
+
+    def snapshots(self, n: int, k: int, before: float, now: float) -> None:
+        """Take the snapshots of training accuracies that a member has reached now."""
         for share in SNAPSHOTS:
-            if finite and reached < share <= accuracy:
+            if before < share <= now:
                 self.events.snapshot(k, f"at_{share}", unstack(self.network.state_dict(), n))
 
     def save_at_times(self) -> None:
@@ -268,10 +288,14 @@ class _Loop:
         """Return the state as it is now, with weights and momentum copied out."""
         state, places = self.state, self.places
         state.weights = _laid_into(state.weights, self.network.state_dict(), places)
-        state.momentum = _laid_into(state.momentum, self.descent.momentum(), places)
+        state.momentum = _laid_into(state.momentum, self.momentum(), places)
         state.loss[places], state.hits[places] = self.loss.cpu(), self.hits.cpu()
         state.seconds = self.seconds
         return state
+
+    def momentum(self) -> dict[str, Tensor]:
+        """Return what the descent keeps beside the weights."""
+        return self.descent.momentum()
 
     @property
     def seconds(self) -> float:

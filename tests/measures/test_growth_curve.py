@@ -55,6 +55,17 @@ def _scale(pair: Pair, m: int) -> float:
     return nested.design(moments, torch.arange(len(columns)), len(columns) + torch.arange(len(target))).scale
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_sums_by_block_are_those_of_the_span_error_of_all_networks(split, seed):
+    pair = pair_of(np.random.default_rng(seed), split=split)
+    ours = growth_curve.measure(pair, leave_out=False, row_blocks=True).arrays
+    theirs = span_error.measure(pair).arrays
+    for name in ("block_errors", "block_totals"):
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-7, atol=1e-9)
+    ratio = ours["block_errors"].sum(0) / ours["block_totals"].sum(0)
+    torch.testing.assert_close(ratio, ours["per_feature"][-1], rtol=1e-2, atol=1e-3)  # grid against spline
+
+
 def test_networks_that_know_all_end_at_zero_and_one_more_adds_nothing(seed):
     random = np.random.default_rng(seed)
     X = random.normal(size=(400, 6))

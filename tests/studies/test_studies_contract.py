@@ -17,9 +17,22 @@ from widthwise.results import COLUMNS
 from widthwise.studies import base as studies
 
 FEATURES = 6
+NEURONS = {
+    "data": {"kind": "signals", "reserve": 0},
+    "network": {"kind": "threshold_mlp", "hidden": 6},
+    "neurons": {"50": 40, "100": 30, "5000": 3, "9000": 2},
+    "studies": [{"kind": "toy", "together": 5}],
+}
+
+
+def by_neurons(name):
+    """Return whether a study compares networks by their number of neurons."""
+    return hasattr(family.member("studies", name), "NEURONS")
 
 
 def design(name, concatenations_of_a_quarter=2, **over):
+    if by_neurons(name):
+        return Design(study(**NEURONS | over), (6, 16), 2)
     concatenations = {"1/2": 3, "1/4": concatenations_of_a_quarter}
     return Design(
         study(studies=[name], widths=["1", "1/2", "1/4"], concatenations=concatenations, **over), (1, 8, 8), 10
@@ -29,7 +42,9 @@ def design(name, concatenations_of_a_quarter=2, **over):
 def made_up(comparison: Comparison, narrow: float = 0.3, wide: float = 0.2) -> Score:
     """Return a score that depends on whether the source is wide or narrow, and a little on its seeds."""
     source = comparison.source
-    level = wide if source[0].width == 1 else narrow
+    if comparison.measure == "signals_learned":
+        return learned(len(source), source[0].width >= 5000)
+    level = wide if source[0].width == 1 or source[0].width >= 5000 else narrow
     noise = 1e-3 * math.sin(sum(net.seed * 7 + 1 for net in comparison.networks) + len(source))
     e = level + noise
     values = dict.fromkeys(("mean_all", "median", "variance_weighted", "worst"), e)
@@ -46,8 +61,25 @@ def made_up(comparison: Comparison, narrow: float = 0.3, wide: float = 0.2) -> S
         "block_wrong": e * totals[:, :1],
         "block_rows": totals[:, :1],
     }
+    if comparison.truths:  # six signs and products behind the features
+        arrays |= {name: torch.cat([arrays[name]] * 2, -1) for name in arrays}
+    if comparison.measure == "growth_curve":
+        arrays["per_feature"] = arrays["per_feature"].expand(len(source), -1)
     value = 1 - e if "accuracy" in comparison.measure else e
     return Score(value, values, arrays)
+
+
+def learned(networks: int, wide: bool) -> Score:
+    """Return what networks have learned: all signals if they are wide, the first now and then if not."""
+    generator = torch.Generator().manual_seed(networks)
+    draws = torch.rand(networks, 5, dtype=torch.float64, generator=generator)
+    knows = torch.ones_like(draws) if wide else (draws < torch.tensor([0.3, 0.3, 0, 0, 0])).double()
+    each = torch.rand(networks, dtype=torch.float64, generator=generator)
+    arrays = {"learned": knows, "activated": torch.stack([knows + 1, knows]), "kept": knows, "new": 0 * knows}
+    arrays |= {"best": torch.stack([knows * 0.5, knows * 0.95]), "cosines": torch.ones(2, 5, 20, dtype=torch.float64)}
+    arrays |= {"through": torch.rand(4, 6, dtype=torch.float64, generator=generator), "epochs": torch.full((4,), 2.0)}
+    arrays |= dict.fromkeys(("train_accuracy", "test_accuracy", "train_loss", "length", "stopped"), each.round())
+    return Score(float(knows.all(1).double().mean()), {"networks": networks, "cosine": 0.9}, arrays)
 
 
 def solved(d: Design, **levels) -> dict[Comparison, Score]:
@@ -81,7 +113,7 @@ def test_a_studys_rows_are_complete_and_its_findings_have_one_of_four_words(name
     assert rows
     for row in rows:
         assert row.study == name
-        assert row.width in ("1", "1/2", "1/4")
+        assert row.width in ((*NEURONS["neurons"], None) if by_neurons(name) else ("1", "1/2", "1/4"))
         assert (row.low is None) == (row.interval_over is None), row
         if row.low is not None and math.isfinite(row.low):
             assert row.low - 1e-9 <= row.value <= row.high + 1e-9, row
@@ -96,6 +128,23 @@ def test_a_study_has_the_same_options_in_all_its_functions(name):
     member = family.member("studies", name)
     declared = family.options(member.comparisons)
     assert all(family.options(getattr(member, f)) == declared for f in ("rows", "findings", "errors"))
+
+
+@pytest.mark.parametrize(("narrow", "word"), [(0.6, "confirmed"), (0.05, "opposite"), (0.2, "not confirmed here")])
+def test_the_toy_says_what_networks_learned_and_what_can_be_read_out_of_them(narrow, word):
+    d = design("toy")
+    counted, *read = studies.findings(d, solved(d, narrow=narrow, wide=0.2))
+    assert counted.verdict == "confirmed"
+    assert [finding.verdict for finding in read] == [word] * 2
+    rows = studies.rows(d, solved(d, narrow=narrow))
+    shares = {(r.width, r.statistic): r.value for r in rows if r.measure == "signal_learned"}
+    assert shares["9000", "v4"] == 1.0
+    assert shares["50", "multiplied"] == 0.0
+    half = {r.statistic: r.value for r in rows if r.measure == "half_width"}
+    assert half["multiplied"] == pytest.approx(math.sqrt(100 * 5000))
+    assert (1 - math.exp(-2 * half["expected"] * 6.8714e-4)) ** 3 == pytest.approx(0.5, rel=1e-4)
+    expected = [r.value for r in rows if r.measure == "activated_neurons" and r.statistic == "expected"]
+    assert expected == pytest.approx([2 * m * 6.8714e-4 for m in (9000, 5000, 100, 50)], rel=1e-4)
 
 
 @pytest.mark.parametrize(("narrow", "word"), [(0.3, "confirmed"), (0.1, "opposite"), (0.2, "not confirmed here")])

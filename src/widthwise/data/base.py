@@ -15,11 +15,16 @@ hidden states of them are, a member has also
     NOTE = "..."                                    what a reader must know of the encoder
     def shape(*, <options>) -> tuple[int, ...]      instead of SHAPE, which is that of the defaults
     def encode(samples, checksum, *, <options>) -> (tokens (n, hidden) float16, how many each sample has)
+
+Where samples are signs and noise that can be drawn without end, it has the functions of `Endless`.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -49,6 +54,22 @@ class Dataset:
     test_groups: Tensor | None = None
     encoder: str = ""
     notes: tuple[str, ...] = ()
+
+
+class Endless:
+    """Samples that are signs and noise, with a data set's options.
+
+    draw(generator, steps, batch) -> signs (steps, batch, signals), noise (steps, batch, patches, dimensions)
+    parts(samples)                -> signs and noise of samples
+    label(signs)                  -> numbers above 0 where the class is 1
+    truths(samples)               -> what is known of samples, (rows, truths)
+    names()                       -> what the truths are called
+    """
+
+    def __init__(self, member: ModuleType, options: Mapping[str, Any]):
+        self.draw, self.parts = partial(member.draw, **options), partial(member.parts, **options)
+        self.label, self.truths = partial(member.label, **options), partial(member.truths, **options)
+        self.names = partial(member.names, **options)
 
 
 def validate(dataset: Dataset, name: str) -> None:

@@ -223,7 +223,8 @@ class _Session:
             raise UsageError(
                 f"data.test_rows: {tested} test rows are too few to score features on; take {FEWEST_TESTED} or more."
             )
-        for sentence in self.design.crowded(len(self.worker.samples.training_labels)):
+        trained = len(self.worker.samples.training_labels)
+        for sentence in self.design.crowded(trained, len(self.worker.samples.labels) - trained + tested):
             log.warning(sentence)
         self.tune()
         scores: dict[Comparison, Score] = {}
@@ -268,8 +269,9 @@ class _Session:
         self.design = replace(self.design, reached=reached)
 
     def extract(self, comparisons: Sequence[Comparison]) -> None:
-        for snapshot in dict.fromkeys(c.snapshot for c in comparisons):
-            self.extract_runs(self.runs(c for c in comparisons if c.snapshot == snapshot).values(), snapshot)
+        read = [c for c in comparisons if not scoring.reads_networks(c)]
+        for snapshot in dict.fromkeys(c.snapshot for c in read):
+            self.extract_runs(self.runs(c for c in read if c.snapshot == snapshot).values(), snapshot)
 
     def extract_runs(self, wanted: Iterable[config.Run], snapshot: str) -> None:
         """Read the features that are not in the store."""

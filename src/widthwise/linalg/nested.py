@@ -64,13 +64,18 @@ def scored(fit: Design, moments: Moments, source: Int[Tensor, " source"], target
 
 
 def errors(
-    fit: Design, parts: Sequence[Scored], edges: Sequence[int], penalties: Float[Tensor, " penalties"]
+    fit: Design,
+    parts: Sequence[Scored],
+    edges: Sequence[int],
+    penalties: Float[Tensor, " penalties"],
+    weights: list[Float[Tensor, "source targets"]] | None = None,
 ) -> Float[Tensor, "parts edges penalties targets"]:
     """Return the sums of squared error on every part, of fits on the columns before every edge, at every penalty.
 
     Args:
         edges: numbers of leading columns, increasing.
         penalties: relative to the scale of all columns together, above 0.
+        weights: a list that is given the weights of all columns, at every penalty.
 
     Raises:
         DataError: where S + penalty is not positive definite, to rounding.
@@ -79,6 +84,8 @@ def errors(
     for shift in (penalties * fit.scale).tolist():
         stack.factor(shift)
         found.append(stack.errors(edges))
+        if weights is not None:
+            weights.append(stack.weights())
     return torch.stack(found, 2)
 
 
@@ -146,6 +153,11 @@ class _Stack:
             found.append(sums + self.untouched[bands] + self.rest)
             start = stop
         return torch.stack(found, 1).clamp_min(0)
+
+    def weights(self) -> Float[Tensor, "source targets"]:
+        """Return the weights of all columns: L'^-1 Z."""
+        L, Z = self.values[: self.size], self.values[self.size : self.heads]
+        return torch.linalg.solve_triangular(L.mT, Z.mT, upper=True)
 
     def _fill(self, start: int, stop: int) -> int:
         """Bring some columns of U up to what L asks of them; return the last row that is not zero there."""

@@ -4,14 +4,15 @@ A member is a file with
 
     VERSION        an integer that rises when its numbers change
     COST           how many span errors it takes as long as, about; 1 if left out
-    NEEDS          what of a pair it reads: a subset of {"moments", "features", "labels", "logits"}
+    NEEDS          what of a pair it reads: a subset of {"moments", "features", "labels", "logits"}; or {"networks"},
+                   and then measure(networks, *, option=default, ...) is asked of `Trained` networks instead of a pair
     INVARIANT_TO   what leaves its value alone: a subset of `TRANSFORMATIONS`; it must change under the others
     measure(pair, *, option=default, ...) -> Score
 
 The source is what explains, the target what is explained, always in that order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from widthwise.config import Run
 from widthwise.linalg.intervals import wilson
 from widthwise.pairs import Joint
 
@@ -45,6 +47,15 @@ class Score:
     value: float
     values: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network of the store: its run, its weights at "initial" and "final", an entry of its history for each epoch."""
+
+    run: Run
+    weights: Callable[[str], Mapping[str, Tensor]]
+    history: Sequence[Mapping[str, Any]]
 
 
 def accuracy_score(correct: Bool[Tensor, " rows"], joint: Joint, **values: Any) -> Score:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import arrays, seeds
@@ -18,9 +18,10 @@ from widthwise.linalg import limits, nested
 from widthwise.linalg.intervals import Interval, jackknife_gap
 from widthwise.linalg.moments import Moments
 from widthwise.linalg.penalty_path import HALF_DECADES
+from widthwise.linalg.strata import strata
 from widthwise.measures.base import Score
 from widthwise.pairs import Pair
-from widthwise.regression import Options, choose, given
+from widthwise.regression import Options, block_sums, choose, given
 from widthwise.words import for_json
 
 VERSION = 1
@@ -150,6 +151,9 @@ class Curve:
     networks: tuple[int, ...]  # in the order in which they are added
     errors: Float[Tensor, "sizes targets"]
     supported: Bool[Tensor, " targets"]
+    blocks: tuple[Tensor, Tensor] | None = (
+        None  # sums of all networks' squared error, and of squares, (blocks, targets)
+    )
 
     @property
     def mean(self) -> list[float]:
@@ -158,7 +162,12 @@ class Curve:
 
 
 def measure(
-    pair: Pair, *, orders: int = 1, leave_out: bool | None = None, penalties: tuple[float, ...] = HALF_DECADES
+    pair: Pair,
+    *,
+    orders: int = 1,
+    leave_out: bool | None = None,
+    penalties: tuple[float, ...] = HALF_DECADES,
+    row_blocks: bool = False,
 ) -> Score:
     """Return the growth curve of a pair: the span error of its first source networks, for every number of them.
 
@@ -169,6 +178,8 @@ def measure(
         leave_out: leave every network (or one of 16 groups of them) out in turn, for intervals over networks; by
             default where there are at most 2,048 source features.
         penalties: relative to the scale of all networks together.
+        row_blocks: keep all networks' sums of squared error and of squares by (row block, target), for intervals over
+            rows.
 
     Raises:
         UsageError: if orders or leaving out is asked of more than 2,048 source features, or a penalty is below 1e-10.
@@ -184,7 +195,7 @@ def measure(
     if min(penalties) < SMALLEST:
         raise UsageError(f"a growth curve takes penalties of {SMALLEST:g} and above; got {min(penalties):g}.")
     order = tuple(range(len(pair.source)))
-    first = _curve(pair, order, penalties)
+    first = _curve(pair, order, penalties, row_blocks=row_blocks)
     drawn = [_curve(pair, _shuffled(order, k), penalties).mean for k in range(1, orders)]
     mean = torch.tensor([first.mean, *drawn], dtype=torch.float64).mean(0).tolist()
     without = _without(pair, order, penalties) if leave_out else {}
@@ -205,10 +216,12 @@ def measure(
     if limit is not None and without:
         found = _limit_interval(limit, without)
         values |= {"limit_low": for_json(found.low), "limit_high": for_json(found.high)}
-    return Score(mean[-1], values, {"per_feature": first.errors, "supported": first.supported})
+    arrays = {"per_feature": first.errors, "supported": first.supported}
+    arrays |= dict(zip(("block_errors", "block_totals"), first.blocks or (), strict=False))
+    return Score(mean[-1], values, arrays)
 
 
-def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...]) -> Curve:
+def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...], *, row_blocks: bool = False) -> Curve:
     """Return the curve of networks added in an order."""
     joint, target = pair.joint, pair.target_columns
     columns = [joint.columns[pair.source[k]] for k in order]
@@ -223,17 +236,43 @@ def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...]) -> 
     scale = joint.moments(joint.split.score_cells, target, crossed=0).centred_squares
     curves: dict[int, Tensor] = {}
     means: dict[int, Tensor] = {}
+    weights: dict[int, tuple[Tensor, list[Tensor]]] = {}
     for cells, own in joint.split.by_fit().items():
         fit = nested.design(moments(cells), source, targets)
         scored = [nested.scored(fit, moments(joint.split.parts[k].score), source, targets) for k in own]
-        curves.update(zip(own, nested.errors(fit, scored, edges, grid), strict=True))
+        kept: list[Tensor] = []
+        found_errors = nested.errors(fit, scored, edges, grid, kept if row_blocks else None)
+        curves.update(zip(own, found_errors, strict=True))
+        weights.update((k, (fit.means, kept)) for k in own)
         means.update((k, part.squares) for k, part in zip(own, scored, strict=True))
     parts = range(len(joint.split.parts))
     divisor = torch.where(scale > 0, scale, 1.0)
     errors = torch.stack([curves[k] for k in parts]) / divisor  # (parts, sizes, penalties, targets)
     at_infinity = torch.stack([means[k] for k in parts]) / divisor
-    found = [choose(errors[:, m], at_infinity, scale, grid, Options()).error for m in range(len(edges))]
-    return Curve(order, torch.stack(found), joint.support(target)[1] & (scale > 0))
+    found = [choose(errors[:, m], at_infinity, scale, grid, Options()) for m in range(len(edges))]
+    blocks = None
+    if row_blocks:
+        maps = [
+            _map(*weights[k], optimum.node, source, targets) for k, optimum in zip(parts, found[-1].optima, strict=True)
+        ]
+        about = joint.moments(joint.split.score_cells, target, crossed=0)
+        sides = ([pair.source[k] for k in order], pair.target, torch.arange(len(target)))
+        blocks = block_sums(joint, sides, maps, strata(about).means)
+    per_feature = torch.stack([choice.error for choice in found])
+    return Curve(order, per_feature, joint.support(target)[1] & (scale > 0), blocks)
+
+
+def _map(
+    means: Float[Tensor, "1 columns"],
+    weights: Sequence[Float[Tensor, "source targets"]],
+    node: Int[Tensor, " targets"],
+    source: Int[Tensor, " source"],
+    targets: Int[Tensor, " targets"],
+) -> tuple[Float[Tensor, "source targets"], Float[Tensor, "1 targets"]]:
+    """Return a part's weights and centre, every target's at the grid point nearest to its penalty; zeros for none."""
+    known = torch.stack([*weights, torch.zeros_like(weights[0])])
+    W = known[node, :, torch.arange(len(node))].T
+    return W, means[:, targets] - means[:, source] @ W
 
 
 def _shuffled(order: tuple[int, ...], number: int) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ Vega-Lite specification, or None where there is nothing to draw.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from widthwise.report import by_neurons
 from widthwise.report.by_epoch import LINES_A_WIDTH, training_curves
 from widthwise.report.by_feature import BINS_A_DECADE, feature_errors
 from widthwise.report.by_form import residual_accuracy
@@ -15,7 +16,7 @@ from widthwise.report.comparison import MATCHINGS, distinct, one_interval, selec
 from widthwise.report.table import finite
 from widthwise.results import Results, Row
 
-TABLES_ONLY = ("outliers",)
+TABLES_ONLY = ("outliers", "toy")  # or figures of their own
 UNJUDGED = ("shuffled",)  # studies of gaps that no verdict rests on
 ASKED = {
     "width_gap": "narrow networks span a wide one",
@@ -53,6 +54,7 @@ def figures(results: Results) -> list[Figure]:
     studies = [study for study in studies if study not in TABLES_ONLY]
     found = [replace(f, study=s) for s in studies for f in (*_spans(results, s), *_readouts(results, s))]
     found += [replace(f, study=s) for s in studies for f in _untrained(results, s)]
+    found += [replace(figure, study="toy") for figure in _toy(results)]
     return found + [replace(figure, study="training") for figure in _training(results)]
 
 
@@ -122,6 +124,37 @@ def _untrained(results: Results, study: str) -> Iterator[Figure]:
         f"Before training: {study.replace('_', ' ')}",
         f"The same gap at initialisation.{_bars(results, study, 'span_gap', trained=False)}",
         span_gap(results, study, trained=False),
+    )
+
+
+def _toy(results: Results) -> Iterator[Figure]:
+    """Yield the figures of networks that differ in their number of neurons."""
+    yield from _drawn(
+        "toy_cosines",
+        "What neurons turn to",
+        "The best cosine of an activated neuron with each signal, the mean over networks; 0 where a network has no "
+        "such neuron. Of networks with few neurons the multiplied signals lose theirs. The paper's Figure 5.",
+        by_neurons.cosines(results),
+    )
+    yield from _drawn(
+        "toy_activated",
+        "Neurons that signals and noise activate, through training",
+        "Neurons a network that each signal activates, of either sign, and that one noise patch activates on average. "
+        "The paper's Figures 6 and 9.",
+        by_neurons.activated(results),
+    )
+    yield from _drawn(
+        "toy_readouts",
+        "What can be read out of networks put together",
+        "The span error of every sign and of the product, from the last hidden layers: 0 can be read out linearly, 1 "
+        "not at all. Bars: 95 % intervals over rows.",
+        by_neurons.readouts(results),
+    )
+    yield from _drawn(
+        "toy_growth",
+        "What one more network adds",
+        "The same error, of the first 1, 2, 4, ... networks together, trained.",
+        by_neurons.growth(results),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from widthwise.report import published
+from widthwise.report import by_neurons, published
 from widthwise.report.comparison import SPLITS, group, select, widths
 from widthwise.report.table import Cell, Table
 from widthwise.results import Results, Row
@@ -37,7 +37,7 @@ def tables(results: Results) -> list[Table]:
         _residuals(results, kind),
         _shuffled(results, kind),
     ]
-    return [table for table in [*found, _outliers(results)] if table.rows]
+    return [table for table in [*found, _outliers(results), *by_neurons.tables(results)] if table.rows]
 
 
 def _matching(results: Results, kind: str) -> Table:
