@@ -174,6 +174,26 @@ def test_stopped_anywhere_and_going_on_gives_the_same_bits(neurons, members, see
     ]
 
 
+def test_a_network_that_has_stopped_stays_what_it_was_whoever_goes_on(seed):
+    of, own = samples(), [seed, seed + 1, seed + 2]
+    training = TRAINING.model_copy(update={"epochs": 6})
+    at = sorted(h[1]["train_loss"] for h in trained(fleet(100, own), own, of, training).histories)
+    stops = training.model_copy(update={"stop_below": (at[0] + at[1]) / 2})
+    together = trained(fleet(100, own), own, of, stops)
+    lengths = [len(h) for h in together.histories]
+    assert len(set(lengths)) > 1, "all stopped at once"
+    for k in own:
+        alone = trained(fleet(100, [k, k]), [k, k], of, stops)
+        place = own.index(k)
+        ours, theirs = unstack(together.weights, place), unstack(alone.weights, 0)
+        assert all(torch.equal(t, theirs[name]) for name, t in ours.items())
+        told = [
+            [{n: v for n, v in e.items() if n != "seconds"} for e in s.histories[j]]
+            for s, j in ((together, place), (alone, 0))
+        ]
+        assert told[0] == told[1]
+
+
 def test_a_network_stops_where_its_loss_is_small_or_flat(seed):
     of, own = samples(), [seed, seed + 1, seed + 2]
     small = trained(fleet(100, own), own, of, TRAINING.model_copy(update={"epochs": 9, "stop_below": 9.0}))

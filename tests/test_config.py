@@ -85,7 +85,7 @@ def test_every_problem_is_said_at_once_with_its_path_what_is_allowed_and_the_nea
 def toy(**over):
     """Return the plain values of a study of networks that differ in their number of neurons."""
     raw = {"data": {"kind": "signals"}, "network": {"kind": "threshold_mlp"}, "neurons": {100: 100}, "studies": ["toy"]}
-    return raw | over
+    return raw | {"training": {"optimiser": "normalised_sgd", "fresh": 9}} | over
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,30 @@ def toy(**over):
             toy(network={"kind": "threshold_mlp", "ratio": 9}),
             "network.ratio: at a threshold of 9 deviations 2.3e-15 of the 10,000 neurons of all networks are expected",
         ),
-        (toy(training={"fresh": 9}), "training.fresh: only normalised_sgd knows it; leave it out."),
+        (toy(training={}), "training.optimiser: neurons are followed by normalised_sgd; set it."),
+        (toy(network={"kind": "threshold_mlp", "base": 2}), "network.base: the width is a number of neurons"),
+        (toy(widths=[1, "1/2"]), "widths: networks differ in their number of neurons here; leave it out."),
+        (toy(data={"kind": "signals", "label_noise": 0.1}), "data.label_noise: normalised_sgd takes labels from the"),
+        (
+            toy(studies=[{"kind": "toy", "wide": 7}]),
+            "studies: wide: there are no networks of 7 neurons; there are 100.",
+        ),
+        (
+            toy(data={"kind": "signals", "rows": 6000}),
+            "studies: 100 networks together have 6,400 features for 6,000 rows of a fit; set together: 93 or less",
+        ),
+        ({"training": {"init": "shared_neurons"}}, "training.init: mlp has no neurons to share; threshold_mlp has."),
+        ({"training": {"fresh": 9}}, "training.fresh: only normalised_sgd knows it; leave it out."),
+        (
+            {"training": {"optimiser": "normalised_sgd"}},
+            "training.optimiser: normalised_sgd trains threshold_mlp on signals; take sgd or adamw.",
+        ),
         (
             {"training": {"optimiser": "normalised_sgd", "fresh": 9}},
             "training.fresh: digits has the samples it has; leave it out, or take the data signals.",
         ),
         (
-            {"training": {"optimiser": "normalised_sgd", "momentum": 0.5}},
+            toy(training={"optimiser": "normalised_sgd", "momentum": 0.5}),
             "training.momentum: normalised_sgd has none; leave it out.",
         ),
         ({"presets": {"paper": 3}}, "presets.paper: should be a valid dictionary"),

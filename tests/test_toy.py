@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from widthwise import fleet, samples
+from widthwise import budget, cost, fleet, samples
 from widthwise.config import load_study
 from widthwise.design import Design
+from widthwise.errors import UsageError
 from widthwise.executors.base import run
 from widthwise.report import page
 from widthwise.store import Store
@@ -25,11 +26,12 @@ TRAINING = {
 
 
 def study(**over):
+    """Return a study of three wide networks and some narrow ones."""
     raw = {
         "data": {"kind": "signals", "rows": 1200, "test_rows": 600, "reserve": 0},
         "network": {"kind": "threshold_mlp", "threshold": 0.45, "ratio": 2.5, "hidden": 16},
         "training": TRAINING,
-        "neurons": {60: 14, 1500: 2},
+        "neurons": {60: 14, 1500: 3},
         "studies": [{"kind": "toy", "together": 6}],
     }
     return load_study(raw | over)
@@ -45,7 +47,7 @@ def test_what_it_says_of_networks_is_what_their_weights_say(done):
     store, results = done
     design = Design(study(), (6, 16), 2)
     checksum = results.provenance["data_checksum"]
-    for neurons, networks in ((60, 14), (1500, 2)):
+    for neurons, networks in ((60, 14), (1500, 3)):
         runs = [design.run(net, checksum) for net in design.by_neurons(neurons)]
         learned, counts = torch.zeros(5), torch.zeros(2, 5)
         for one in runs:
@@ -88,6 +90,36 @@ def test_its_page_has_the_papers_table_and_figures(done):
     files = page.files(done[1])
     assert {f"figures/toy_{name}.svg" for name in ("cosines", "activated", "readouts", "growth")} <= set(files)
     assert {"paper_toy.csv", "paper_toy_why.csv", "paper_toy_neurons.csv"} <= set(files)
+
+
+def test_a_wide_network_is_read_out_in_each_of_them_and_the_verdict_is_one_of_four_words(done):
+    _, results = done
+    wide = {r.statistic: r for r in results.rows if r.measure == "span_error" and r.trained and r.width == "1500"}
+    assert wide["s3s4s5"].interval_over == "networks"
+    assert wide["mean"].target == "1500"
+    assert len(results.findings) == 2
+    assert "which are too few" not in " ".join(results.findings[1].decided_by)
+
+
+def test_other_terms_and_a_wide_network_of_ones_choice_go_through(tmp_path):
+    sums = {"kind": "signals", "rows": 400, "test_rows": 300, "reserve": 0, "added": 3, "products": [], "patches": 4}
+    results = run(study(data=sums, neurons={40: 3, 400: 1}), Store(tmp_path), jobs=1)
+    assert not results.findings
+    assert {r.statistic for r in results.rows if r.measure == "signal_learned"} == {"v1", "v2", "v3", "all"}
+    two = sums | {"added": 0, "products": [2, 2, 2], "patches": 6}
+    asked = [{"kind": "toy", "together": 3, "wide": 400, "untrained": False}]
+    results = run(study(data=two, neurons={40: 3, 400: 2, 900: 1}, studies=asked), Store(tmp_path), jobs=1)
+    assert [f.verdict for f in results.findings][1] == "below resolution"  # two wide networks
+    read = {r.statistic for r in results.rows if r.measure == "span_error" and r.source == "3 x 40"}
+    assert {"s1s2", "s3s4", "s5s6"} <= read
+    assert {r.width for r in results.rows if r.measure == "span_error"} == {"40", "400"}
+
+
+def test_it_can_be_planned_and_a_budget_says_what_to_set_instead(tmp_path):
+    told = str(cost.plan(study(), Store(tmp_path)))
+    assert "1500" in told
+    with pytest.raises(UsageError, match="of fresh samples set training"):
+        budget.fitted(study(), Store(tmp_path), 60.0)
 
 
 def test_interrupted_and_going_on_gives_the_same_bits(done, tmp_path):

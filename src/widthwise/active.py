@@ -23,7 +23,7 @@ from widthwise.errors import UsageError
 from widthwise.layers import LANES
 from widthwise.networks.base import Network
 from widthwise.samples import Samples
-from widthwise.training import Events, Loop, State, rate_at
+from widthwise.training import Events, Loop, State, ended, rate_at
 
 AT_ONCE = 250  # test rows
 FALLS = 0.99  # of a loss, within the epochs that it may be flat
@@ -97,6 +97,8 @@ class Active(Loop):
         self.start_of_rows = self.neurons * torch.arange(members, device=self.device)[:, None]
         self.squares = _squares(self.first) + _squares(self.second)  # of every neuron, before the scale
         self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))
+        if self.training.fresh:
+            self.batch_size = self.training.batch_size
 
     def momentum(self) -> dict[str, Tensor]:
         """Return the scales of the neurons' weights."""
@@ -143,13 +145,19 @@ class Active(Loop):
     @torch.no_grad()
     def step(self, batch: Batch) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take one step of the descent in every member."""
-        rate = self.decay.new_tensor([rate_at(self.trainings[k], self.state.step, self.steps) for k in self.places])
+        rate = self.decay.new_tensor([self.rate_of(k) for k in self.places])
         own = self.forward(batch.signs, batch.noise, self.active(batch.signs, batch.noise))
         loss = (F.softplus(own.logits) - batch.targets * own.logits).mean(1)
         self.descend(own, self.gradients(own, batch), rate)
         self.loss += loss
         self.hits += ((own.logits > 0) == (batch.targets > 0)).sum(1)
         self.state.step += 1
+
+    def rate_of(self, k: int) -> float:
+        """Return a member's rate: 0 once it has ended, though it keeps others company."""
+        if ended(self.state.histories[k]):
+            return 0.0
+        return rate_at(self.trainings[k], self.state.step, self.steps)
 
     # Forward ------------------------------------------------------------------------------------------------
 
@@ -256,27 +264,31 @@ class Active(Loop):
 
     def tested(self, rows: int) -> Float[Tensor, " members"]:
         """Return every member's accuracy on so many test rows; count what activates its neurons."""
-        whole = self.data.parts(self.samples.test[:rows])
-        hits, noisy = self.loss.new_zeros(len(self.places)), self.loss.new_zeros(len(self.places))
-        for start in range(0, rows, AT_ONCE):
-            signs, noise = self.on_device(part[None, start : start + AT_ONCE] for part in whole)
-            own = self.forward(signs, noise, self.active(signs, noise))
-            labels = self.samples.test_labels[start : start + AT_ONCE].to(self.device)
-            hits += ((own.logits > 0) == labels).sum(1)
-            noisy += (own.noisy > 0).sum((1, 2))
-        known = self.first[..., : whole[0].shape[1]]
-        reached = known.abs() > self.threshold  # (members, neurons, signals)
-        alike = torch.where(reached, known.abs() / self.first.norm(dim=2, keepdim=True), 0.0)
-        patches = max(whole[1].shape[0] * whole[1].shape[1], 1)
+        accuracy, noisy = self.looked(rows)
+        signals = self.data.parts(self.samples.test[:1])[0].shape[1]
+        known = self.first[..., :signals].abs()
+        reached = known > self.threshold  # (members, neurons, signals)
+        alike = torch.where(reached, known / self.first.norm(dim=2, keepdim=True), 0.0)
         self.told = [
             {f"activated_v{k + 1}": n for k, n in enumerate(counts)}
             | {"activated_noise": each}
             | {f"cosine_v{k + 1}": cosine for k, cosine in enumerate(best)}
-            for counts, each, best in zip(
-                reached.sum(1).tolist(), (noisy / patches).tolist(), alike.amax(1).tolist(), strict=True
-            )
+            for counts, each, best in zip(reached.sum(1).tolist(), noisy.tolist(), alike.amax(1).tolist(), strict=True)
         ]
-        return hits.cpu() / max(rows, 1)
+        self.whole = None
+        return accuracy
+
+    def looked(self, rows: int) -> tuple[Float[Tensor, " members"], Float[Tensor, " members"]]:
+        """Return every member's accuracy on so many test rows, and the neurons that a noise patch of them activates."""
+        signs_of, noise_of = self.data.parts(self.samples.test[:rows])
+        hits, noisy = self.loss.new_zeros(len(self.places)), self.loss.new_zeros(len(self.places))
+        for start in range(0, rows, AT_ONCE):
+            signs, noise = self.on_device(part[None, start : start + AT_ONCE] for part in (signs_of, noise_of))
+            own = self.forward(signs, noise, self.active(signs, noise))
+            labels = self.samples.test_labels[start : start + AT_ONCE].to(self.device)
+            hits += ((own.logits > 0) == labels).sum(1)
+            noisy += (own.noisy > 0).sum((1, 2))
+        return hits.cpu() / max(rows, 1), noisy.cpu() / max(noise_of.shape[0] * noise_of.shape[1], 1)
 
     def write(self, n: int, k: int, loss: float, accuracy: float, test_accuracy: float, finite: bool) -> None:
         """Write down the epoch of member k, what activates its neurons, and whether it stops."""
@@ -284,7 +296,8 @@ class Active(Loop):
         history = self.state.histories[k]
         history[-1] |= {name: round(value, 6) for name, value in self.told[n].items()}
         if stopped := self.stops([epoch["train_loss"] for epoch in history]):
-            history[-1]["stopped"] = stopped
+            self.whole = self.looked(len(self.samples.test))[0] if self.whole is None else self.whole
+            history[-1] |= {"stopped": stopped, "test_accuracy": float(self.whole[n])}
 
     def snapshots(self, n: int, k: int, before: float, now: float) -> None:
         """Take none."""

@@ -38,8 +38,10 @@ def fitted(
     where it stopped though the machine be busier or faster.
 
     Raises:
-        UsageError: if not even the smallest part fits.
+        UsageError: if not even the smallest part fits, or networks train on fresh samples.
     """
+    if study.training.fresh:
+        raise UsageError("--budget picks rows of a data set; of fresh samples set training.epochs, and see `plan`.")
     key = config.digest([study.plain(), round(within), device, jobs])
     kept = store.get(KIND, key)
     if kept is None:

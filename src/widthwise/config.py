@@ -265,10 +265,11 @@ def _width_problems(raw: Mapping[str, Any]) -> list[str]:
 
 def _neuron_problems(study: Study) -> Iterator[str]:
     """Yield what is wrong with networks that differ in their number of neurons, and with how they are trained."""
-    kind, training, data = study.network.kind, study.training, study.data
+    kind, training = study.network.kind, study.training
     counted = hasattr(family.member("networks", kind), "NEURONS")
     if study.neurons and not counted:
         yield f"neurons: the width of {kind} is a fraction; give widths, or take the network threshold_mlp."
+        return
     if counted and not study.neurons:
         yield f"neurons: {kind} has a number of them; say how many networks of each, as {{100: 300, 10000: 5}}."
         return
@@ -276,18 +277,64 @@ def _neuron_problems(study: Study) -> Iterator[str]:
         if hasattr(family.member("studies", choice.kind), "NEURONS") != bool(study.neurons):
             needs = "fractions of a width" if study.neurons else "networks by their number of neurons"
             yield f"studies: {choice.kind} compares {needs}; with neurons: there is toy, without it the others."
-    if counted and study.neurons:
-        yield from _silent_problems(study)
-    if study.neurons and not training.epochs:
+    if training.init == "shared_neurons" and not counted:
+        yield f"training.init: {kind} has no neurons to share; threshold_mlp has."
+    if study.neurons and counted:
+        yield from _counted_problems(study)
+    yield from _normalised_problems(study, counted)
+
+
+def _counted_problems(study: Study) -> Iterator[str]:
+    """Yield what is wrong beside `neurons`, and with the study of them."""
+    for name in ("widths", "wide", "concatenations", "tuning"):
+        if name in study.model_fields_set and getattr(study, name):
+            yield f"{name}: networks differ in their number of neurons here; leave it out."
+    if study.network.base != 1:
+        yield "network.base: the width is a number of neurons; leave it out, and say the numbers in neurons:."
+    if study.training.optimiser != "normalised_sgd":
+        yield "training.optimiser: neurons are followed by normalised_sgd; set it."
+    if study.training.init == "slice_of_wide":
+        yield "training.init: slice_of_wide is of fractions of a width; shared_neurons is what neurons have."
+    if not study.training.epochs:
         yield "training.epochs: the toy's networks are looked at as they train; 1 or more."
-    if training.optimiser == "normalised_sgd" and "momentum" in training.model_fields_set and training.momentum:
-        yield "training.momentum: normalised_sgd has none; leave it out."
+    yield from _silent_problems(study)
+    member = family.member("networks", study.network.kind)
+    given = family.options(member.build) | study.network.options
+    for choice in study.studies:
+        options = family.options(family.member("studies", choice.kind).comparisons) | choice.options
+        together, rows = options.get("together"), study.data.rows
+        if options.get("wide") is not None and options["wide"] not in study.neurons:
+            there = ", ".join(map(str, study.neurons))
+            yield f"studies: wide: there are no networks of {options['wide']} neurons; there are {there}."
+        most = max(study.neurons.values())
+        if isinstance(together, int) and isinstance(rows, int) and isinstance(given["hidden"], int):
+            features = min(together, most) * given["hidden"]
+            if features > rows:
+                yield (
+                    f"studies: {min(together, most)} networks together have {features:,} features for {rows:,} rows "
+                    f"of a fit; set together: {rows // given['hidden']} or less, or more data.rows."
+                )
+
+
+def _normalised_problems(study: Study, counted: bool) -> Iterator[str]:
+    """Yield what is wrong with normalised descent, or with its options where another descends."""
+    training, data = study.training, study.data
     drawn = hasattr(family.member("data", data.kind), "draw")
-    for name in ("fresh", "stop_below", "stop_flat"):
-        if getattr(training, name) and training.optimiser != "normalised_sgd":
-            yield f"training.{name}: only normalised_sgd knows it; leave it out."
+    if training.optimiser != "normalised_sgd":
+        for name in ("fresh", "stop_below", "stop_flat"):
+            if getattr(training, name):
+                yield f"training.{name}: only normalised_sgd knows it; leave it out."
+        return
+    if "momentum" in training.model_fields_set:
+        yield "training.momentum: normalised_sgd has none; leave it out."
     if training.fresh and not drawn:
         yield f"training.fresh: {data.kind} has the samples it has; leave it out, or take the data signals."
+    elif not (counted and drawn):
+        yield "training.optimiser: normalised_sgd trains threshold_mlp on signals; take sgd or adamw."
+    if data.label_noise:
+        yield "data.label_noise: normalised_sgd takes labels from the signs; leave it out."
+    if training.augment:
+        yield "training.augment: signs and noise are not cropped and flipped; leave it out, or set it to false."
 
 
 def _silent_problems(study: Study) -> Iterator[str]:

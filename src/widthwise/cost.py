@@ -146,9 +146,9 @@ class _Planner:
             widths=tuple(member.widths(runs[0].scale, **self.study.network.options)),
             parameters=machine.forward(runs[0]).parameters,
             features=self.design.features(width),
-            match_parameters=self.design.matching(width, "parameters"),
-            match_features=self.design.matching(width, "features"),
-            concatenations=None if width == 1 else self.design.repeats(width),
+            match_parameters=1 if self.study.by_neurons else self.design.matching(width, "parameters"),
+            match_features=1 if self.study.by_neurons else self.design.matching(width, "features"),
+            concatenations=None if width == 1 or self.study.by_neurons else self.design.repeats(width),
             networks=len(runs),
             trained=sum(run.key in self.there for run in runs),
             begun=sum(self.begun.get(run.key, 0) > 0 for run in runs),
@@ -189,7 +189,7 @@ class _Planner:
         """Return the seconds of all comparisons on one process, and the bytes of the largest joint."""
         product, eigen = machine.rates()
         seconds, largest = 0.0, 0.0
-        for group in _together(self.comparisons):
+        for group in _together(c for c in self.comparisons if not scoring.reads_networks(c)):
             rows = self.split_rows(group[0].split)
             targets = sum(self.columns(*side) for side in {(net, c.of) for c in group for net in c.target})
             sources = sum(self.columns(net) for net in {net for c in group for net in c.source})

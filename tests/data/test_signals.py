@@ -48,6 +48,16 @@ def test_balanced_batches_have_every_pattern_of_signs_equally_often(batch, each,
         assert counts.tolist() == [each] * 32
 
 
+def test_what_is_left_of_a_balanced_batch_are_different_patterns_of_every_sign(seed):
+    signs, _ = signals.draw(seeds.stream(seed, "test"), 400, 48)
+    for own in signs[:20]:
+        _, counts = own.unique(dim=0, return_counts=True)
+        assert sorted(counts.tolist()) == [1] * 16 + [2] * 16
+    assert float(signs.mean((0, 1)).abs().max()) < 5 * 0.06 / math.sqrt(400)  # of a batch's mean, about .06
+    large, _ = signals.draw(seeds.stream(seed, "test"), 200, 64, dimension=20, patches=10, products=(3, 4), added=2)
+    assert float(large.mean(1).abs().mean()) < 0.12
+
+
 def test_signs_by_coins_are_independent(seed):
     signs, _ = signals.draw(seeds.stream(seed, "test"), 1, 20_000, balanced=False)
     second = signs[0].T @ signs[0] / 20_000
@@ -74,6 +84,10 @@ def test_parts_and_truths_are_what_samples_were_made_of():
         ({"added": 1}, "2 signs and products can add up to 0, which is neither label; take an odd number"),
         ({"products": (1,)}, "products of 2 or more"),
         ({"added": 0, "products": ()}, "0 or more added signs"),
+        (
+            {"dimension": 20, "patches": 15, "products": (13,)},
+            "15 signals have 2.15 patterns of signs; set it to false",
+        ),
         ({"noise": -1.0}, "noise is the norm of a patch, 0 or above"),
     ],
 )

@@ -26,6 +26,7 @@ CLASSES = 2
 MEAN, STD = (0.0,), (1.0,)
 AUGMENT = False
 ROWS = (50_000, 10_000)
+MOST_BALANCED = 12  # signals
 
 
 def shape(
@@ -58,6 +59,8 @@ def shape(
             f"{signals} orthogonal signals in {dimension} dimensions leave none for noise; dimension must be "
             f"{signals + 1} or more."
         )
+    if balanced and signals > MOST_BALANCED:
+        raise UsageError(f"balanced: {signals} signals have 2^{signals} patterns of signs; set it to false.")
     if not 0 <= noise < float("inf"):
         raise UsageError(f"noise is the norm of a patch, 0 or above, not {noise}.")
     return (patches, dimension)
@@ -81,14 +84,14 @@ def read(
         added: signals whose signs are added.
         products: how many signs each product has, which is added too.
         noise: the root mean square of a noise patch's norm; that of a signal is 1.
-        balanced: every pattern of signs equally often, as far as the number of samples allows; otherwise each sign by
-            a coin of its own.
+        balanced: every pattern of signs equally often, as far as the number of samples allows (of 12 signals at most);
+            otherwise each sign by a coin of its own.
 
     Raises:
         UsageError: if the patches are fewer than the signals, the dimension leaves no room for noise, or signs can
             add up to 0, which is no label.
     """
-    shape(dimension=dimension, patches=patches, added=added, products=products, noise=noise)
+    shape(dimension=dimension, patches=patches, added=added, products=products, noise=noise, balanced=balanced)
     generator, parts = stream(0, "signals"), []
     given = {"dimension": dimension, "patches": patches, "added": added, "products": products}
     for rows in ROWS:
@@ -113,14 +116,17 @@ def draw(
 ) -> tuple[Float[Tensor, "steps batch signals"], Float[Tensor, "steps batch patches noise"]]:
     """Return the signs and the noise patches of some batches; options as in `read`.
 
-    Balanced batches have the patterns of signs in turn, and what of a batch is left over begins at a drawn one.
+    A balanced batch has every pattern of signs as often as all fit in, and for the rest different ones that are drawn.
     """
     signals = added + sum(products)
     rest = dimension - signals
     if balanced:
         patterns = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * signals).view(-1, signals)
-        first = torch.randint(len(patterns), (steps, 1), generator=generator)
-        signs = patterns[(first + torch.arange(batch)) % len(patterns)]
+        copies, left = divmod(batch, len(patterns))
+        signs = patterns.repeat(copies, 1).expand(steps, -1, -1)
+        if left:
+            drawn = torch.rand(steps, len(patterns), generator=generator).argsort(1)[:, :left]
+            signs = torch.cat([signs, patterns[drawn]], 1)
     else:
         signs = 2.0 * torch.randint(2, (steps, batch, signals), generator=generator) - 1
     noises = torch.randn(steps, batch, patches - signals, rest, generator=generator) * (noise / sqrt(rest))

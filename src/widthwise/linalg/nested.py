@@ -47,7 +47,7 @@ def design(moments: Moments, source: Int[Tensor, " source"], target: Int[Tensor,
     C = second_about(moments, own, own.means, source, target)
     live = varying(moments, S.diagonal(), source, None)
     S[~live], S[:, ~live], C[~live] = 0.0, 0.0, 0.0
-    return Design(S, C, float(S.diagonal().sum()) / max(int(live.sum()), 1), own.means)
+    return Design(S, C, float(S.diagonal().sum()) / max(int(live.sum()), 1) or 1.0, own.means)
 
 
 def scored(fit: Design, moments: Moments, source: Int[Tensor, " source"], target: Int[Tensor, " targets"]) -> Scored:

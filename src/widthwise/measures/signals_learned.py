@@ -5,6 +5,7 @@ v_k when an activated neuron has |cosine| with v_k above 0.9. Duzgun, Jelassi an
 """
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from widthwise import family
+from widthwise.config import Network
 from widthwise.errors import UsageError
 from widthwise.measures.base import TRANSFORMATIONS, Score, Trained
 
@@ -29,9 +31,8 @@ def measure(networks: Sequence[Trained], *, cosine: float = 0.9) -> Score:
         activated       (2, networks, signals) neurons that it activates at the start, and at the end
         kept, new       (networks, signals) of those at the end, the ones that were and were not so at the start
         cosines         (2, signals, 20) activated neurons of all networks by |cosine|, in bins from 0 to 1
-        through         (epochs, 1 + signals) activated neurons a network: by a noise patch, and by each signal
-        epochs          (epochs,) how many networks still trained; those that had stopped stay what they were
-        train_accuracy, test_accuracy, steps, stopped    (networks,) at the end; stopped: 1 where its loss was small
+        noise           (2, networks) neurons that a noise patch is expected to activate, at the start and the end
+        train_accuracy, test_accuracy, train_loss, length    (networks,) at the end; length is in epochs
 
     Args:
         cosine: above it an activated neuron has learned its signal.
@@ -46,7 +47,6 @@ def measure(networks: Sequence[Trained], *, cosine: float = 0.9) -> Score:
     best = torch.stack([f["best"] for f in found], 1)
     learned = (best[1] > cosine).double()
     last = [network.history[-1] for network in networks]
-    through, epochs = _through(networks, signals)
     arrays = {
         "learned": learned,
         "best": best,
@@ -54,27 +54,27 @@ def measure(networks: Sequence[Trained], *, cosine: float = 0.9) -> Score:
         "kept": torch.stack([f["kept"] for f in found]),
         "new": torch.stack([f["new"] for f in found]),
         "cosines": torch.stack([f["cosines"] for f in found]).sum(0),
-        "through": through,
-        "epochs": epochs,
         "train_accuracy": _column(last, "train_accuracy"),
         "test_accuracy": _column(last, "test_accuracy"),
+        "noise": torch.stack([f["noise"] for f in found], 1),
         "train_loss": _column(last, "train_loss"),
         "length": torch.tensor([float(len(network.history)) for network in networks], dtype=torch.float64),
-        "stopped": torch.tensor([float(end.get("stopped") == "small") for end in last], dtype=torch.float64),
     }
     return Score(float(learned.all(1).double().mean()), {"networks": len(networks), "cosine": cosine}, arrays)
 
 
 def _fate(network: Trained, signals: int) -> dict[str, Tensor]:
     """Return what became of the neurons of one network."""
-    threshold = _option(network, "threshold")
-    reached, best, cosines = [], [], []
+    threshold, reached, best, cosines, noise = _option(network.run.network, "threshold"), [], [], [], []
+    norm = family.options(family.member("data", network.run.data.kind).read) | network.run.data.options
     for snapshot in ("initial", "final"):
         weight = network.weights(snapshot)["neurons.weight"].double()
         known = weight[:, :signals].abs()
         on: Bool[Tensor, "neurons signals"] = known > threshold
         alike = torch.where(on, known / weight.norm(dim=1, keepdim=True).clamp_min(1e-300), 0.0)
         reached.append(on)
+        deviation = norm["noise"] * weight[:, signals:].norm(dim=1) / sqrt(weight.shape[1] - signals)
+        noise.append(torch.special.ndtr(-threshold / deviation.clamp_min(1e-300)).sum())
         best.append(alike.amax(0))
         cosines.append(torch.stack([_histogram(alike[on[:, k], k]) for k in range(signals)]))
     start, end = reached
@@ -84,6 +84,7 @@ def _fate(network: Trained, signals: int) -> dict[str, Tensor]:
         "kept": (start & end).double().sum(0),
         "new": (~start & end).double().sum(0),
         "cosines": torch.stack(cosines),
+        "noise": torch.stack(noise),
     }
 
 
@@ -91,23 +92,9 @@ def _histogram(cosines: Float[Tensor, " neurons"]) -> Float[Tensor, " bins"]:
     return torch.histc(cosines.clamp(0, 1), bins=BINS, min=0.0, max=1.0)
 
 
-def _through(networks: Sequence[Trained], signals: int) -> tuple[Float[Tensor, "epochs kinds"], Tensor]:
-    """Return the mean numbers of activated neurons epoch by epoch, and how many networks trained in each."""
-    names = ["activated_noise", *(f"activated_v{k + 1}" for k in range(signals))]
-    longest = max(len(network.history) for network in networks)
-    through = torch.zeros(longest, len(names), dtype=torch.float64)
-    for network in networks:
-        own = torch.tensor([[epoch[name] for name in names] for epoch in network.history], dtype=torch.float64)
-        through[: len(own)] += own
-        through[len(own) :] += own[-1]
-    trained = [sum(len(network.history) > k for network in networks) for k in range(longest)]
-    return through / len(networks), torch.tensor(trained, dtype=torch.float64)
-
-
 def _column(last: Sequence[Any], name: str) -> Float[Tensor, " networks"]:
     return torch.tensor([end[name] for end in last], dtype=torch.float64)
 
 
-def _option(network: Trained, name: str) -> float:
-    chosen = network.run.network
-    return (family.options(family.member("networks", chosen.kind).build) | chosen.options)[name]
+def _option(network: Network, name: str) -> float:
+    return (family.options(family.member("networks", network.kind).build) | network.options)[name]

@@ -62,17 +62,16 @@ def _why(rows: list[Row]) -> Table:
     header = ("neurons", "networks", "at the start", "expected", "at the end", "of those at the start", "of the others")
     caption = "Shares of networks that have a neuron for each of the multiplied signals, at the start, by theory "
     caption += (
-        "(1 - exp(-2 m Q(threshold / deviation)))^order, and at the end; then the shares that learned all of them, "
+        "(1 - exp(-2 m Q(threshold / deviation)))^signals, and at the end; then the shares that learned all of them, "
     )
-    caption += "of those that began so and of the others. A network without such neurons cannot learn; in others the "
-    caption += "lone ones die of decay before the product is learned."
+    caption += "of those that began so and of the others."
     half = {row.statistic: row.value for row in rows if row.measure == "half_width"}
     if "multiplied" in half:
         caption += (
-            f" Half of the networks learn it at {half['multiplied']:,.0f} neurons; half begin with a neuron for each "
+            f" Half of the networks learn them at {half['multiplied']:,.0f} neurons; half begin with a neuron for each "
         )
         caption += f"at {half['expected']:,.0f} by theory."
-    return Table("paper_toy_why", "Why: who can learn a product", caption, (*header, "begun so"), tuple(lines))
+    return Table("paper_toy_why", "Why: who begins with what it takes", caption, (*header, "begun so"), tuple(lines))
 
 
 def _neurons(rows: list[Row]) -> Table:

@@ -133,21 +133,21 @@ def _toy(results: Results) -> Iterator[Figure]:
         "toy_cosines",
         "What neurons turn to",
         "The best cosine of an activated neuron with each signal, the mean over networks; 0 where a network has no "
-        "such neuron. Of networks with few neurons the multiplied signals lose theirs. The paper's Figure 5.",
+        "such neuron; from the end of the first epoch. The paper's Figure 5.",
         by_neurons.cosines(results),
     )
     yield from _drawn(
         "toy_activated",
         "Neurons that signals and noise activate, through training",
-        "Neurons a network that each signal activates, of either sign, and that one noise patch activates on average. "
-        "The paper's Figures 6 and 9.",
+        "Neurons a network that each signal activates, of either sign, and that one noise patch activates on average; "
+        "from the end of the first epoch. The paper's Figures 6 and 9.",
         by_neurons.activated(results),
     )
     yield from _drawn(
         "toy_readouts",
         "What can be read out of networks put together",
-        "The span error of every sign and of the product, from the last hidden layers: 0 can be read out linearly, 1 "
-        "not at all. Bars: 95 % intervals over rows.",
+        "The span error of every sign and product, from the last hidden layers: 0 can be read out linearly, 1 "
+        "not at all. Bars: 95 % intervals, of networks put together over rows, of one wide network over networks.",
         by_neurons.readouts(results),
     )
     yield from _drawn(
