@@ -11,6 +11,7 @@ from widthwise.report.spec import (
     panel,
     panel_width,
     quantitative,
+    shares,
     strokes,
     width_styles,
 )
@@ -66,9 +67,10 @@ def _lines(entries: list[dict], styles: list[Style], name: str) -> dict:
     epochs = [entry["epoch"] for entry in entries]
     percent = {"format": ".0%"} if name.endswith("accuracy") else {}
     first, last = min(epochs), max(epochs)
+    domain = ends(entry["value"] for entry in entries)
     encoding = {
         "x": quantitative("epoch", (first, last), title="epoch", values=_ticks(first, last), format="d"),
-        "y": quantitative("value", ends(entry["value"] for entry in entries), **percent),
+        "y": quantitative("value", shares(domain) if percent else domain, **percent),
         **strokes(styles),
         "detail": {"field": "network", "type": "nominal"},
     }

@@ -149,13 +149,13 @@ def readouts(results: Results) -> dict | None:
                 "form": row.statistic,
                 "series": looks[row.source].label,
                 "value": row.value,
-                "low": row.low,
+                "low": max(row.low or 0.0, 0.0),  # of a t interval; no error is below 0
                 "high": row.high,
                 "text": f"{row.statistic} from {looks[row.source].label}: {text(row.value)}",
             }
             for row in own
         ]
-        y = quantitative("value", ends((end for r in rows for end in (r.low, r.high)), include=(0.0,)))
+        y = quantitative("value", ends((row.high for row in rows), include=(0.0,)))
         layers = series(ordinal("form", names), y, list(looks.values()), lines=False)
         panels.append(panel(title, "span error (FSE)", title, layers, panel_width(2)))
     return figure(datasets, panels)
