@@ -17,7 +17,6 @@ from widthwise.studies import base as studies
 from widthwise.training import SNAPSHOTS, WATCHED, steps_of
 
 PROCESS = 350e6  # bytes of a process that has loaded torch
-CELLS = 16  # matrices of joint moments in memory: one a cell, and one at work
 PENALTIES = 21
 COMPARISON = 0.04  # seconds of one comparison beside its matrix products: splines, bootstrap, writing
 PROBE = 1200  # products with the Hessian that one probe takes
@@ -191,16 +190,23 @@ class _Planner:
         seconds, largest = 0.0, 0.0
         for group in _together(c for c in self.comparisons if not scoring.reads_networks(c)):
             rows = self.split_rows(group[0].split)
-            targets = sum(self.columns(*side) for side in {(net, c.of) for c in group for net in c.target})
-            sources = sum(self.columns(net) for net in {net for c in group for net in c.source})
-            columns = sources + targets + self.design.classes
+            sides = {(net, c.of) for c in group for net in c.target}
+            sides |= {(net, "features") for c in group for net in c.source}
+            columns = sum(self.columns(*side) for side in sides) + self.design.classes
             seconds += 2 * rows * columns**2 / product
-            largest = max(largest, 8.0 * CELLS * columns**2 + 4.0 * rows * columns)
-            parts = 2 if group[0].split == "test" else 5
-            for (source, _), shares in _fits(c for c in group if c.target).items():
+            cells = 1 + scoring.CELLS[group[0].split]  # and one at work
+            largest = max(largest, 8.0 * cells * columns**2 + 4.0 * rows * columns)
+            parts = 2 if group[0].split in ("test", "readout") else 5
+            grown = [c for c in group if c.measure == "growth_curve"]
+            for (source, _), (shares, of) in _fits(c for c in group if c.target and c not in grown).items():
                 p = min(rows, sum(self.columns(net) for net in source))
-                own = 4 * p**3 + (2 * PENALTIES + 2) * p**2 * targets
+                own = 4 * p**3 + (2 * PENALTIES + 2) * p**2 * sum(self.columns(*target) for target in of)
                 seconds += parts * shares * (p**3 / eigen + own / product)
+            for c in grown:
+                p = sum(self.columns(net) for net in c.source)
+                held = min(p, self.test_rows)
+                seconds += len(dict(c.options).get("penalties", range(PENALTIES))) * (p**3 / 3 + p**2 * held) / product
+                largest = max(largest, 8.0 * (cells * columns**2 + (2 * p + 2 * held) * p) + 4.0 * rows * columns)
             for source in (c.source for c in group if c.measure == "probe_accuracy"):
                 p = sum(self.columns(net) for net in source)
                 seconds += self.probe_flops(rows, p) / product
@@ -272,13 +278,14 @@ def _together(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
     return list(groups.values())
 
 
-def _fits(group: Iterable[Comparison]) -> dict[tuple, int]:
-    """Return the sources of a group, by their fits' options, each with how many nested fits it has."""
-    fits: dict[tuple, int] = {}
+def _fits(group: Iterable[Comparison]) -> dict[tuple, tuple[int, set[tuple[Net, str]]]]:
+    """Return the sources of a group, by their fits' options, each with how many nested fits it has, and its targets."""
+    fits: dict[tuple, tuple[int, set[tuple[Net, str]]]] = {}
     for c in group:
         options = dict(c.options)
         key = (c.source, (options.get("standardize", False), options.get("within_class", False)))
-        fits[key] = max(fits.get(key, 1), 3 if options.get("extrapolate") else 1)
+        shares, targets = fits.get(key, (1, set()))
+        fits[key] = max(shares, 3 if options.get("extrapolate") else 1), targets | {(net, c.of) for net in c.target}
     return fits
 
 
