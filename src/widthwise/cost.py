@@ -9,7 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 from math import prod
 
-from widthwise import config, family, fleet, machine, samples, scoring, tuning
+from widthwise import config, family, features, fleet, machine, samples, scoring, tuning
 from widthwise.design import Comparison, Design, Net
 from widthwise.plans import Plan, WidthPlan
 from widthwise.store import Entry, Store
@@ -85,12 +85,12 @@ class _Planner:
         self.design, trials = _tuned(self.design, checksum, store)
         self.runs = {net: self.design.run(net, checksum) for net in nets}
         self.there = set(store.keys("runs"))
-        self.unscored = max(0.0, 1 - len(store.keys("scores")) / max(1, len(self.comparisons)))  # a share, about
         trained = set(_nets(self.comparisons, True))
         self.lacking = [run for net, run in self.runs.items() if net in trained and run.key not in self.there]
         self.lacking += trials
         self.begun = {run.key: 0 for run in self.lacking}
         self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
+        self.unscored = self.share_unscored()
 
     def plan(self) -> Plan:
         fleets = fleet.groups(self.lacking, self.begun, self.device, self.processes)
@@ -119,9 +119,18 @@ class _Planner:
             memory=self.processes * (PROCESS + max(memory, *map(self.training_bytes, fleets), 0.0)),
             disk=self.disk() + self.blocks(),
             blocks=self.blocks(),
+            fresh=bool(self.study.training.fresh),
             guessed=not self.decoded and self.study.data.rows == "all" and not self.declared,
             gpu_seconds=sum(map(self.flops, self.lacking)) / GPU + seconds["comparing"],
         )
+
+    def share_unscored(self) -> float:
+        """Return the share of the comparisons that have no score in the store: all, where features are missing."""
+        wanted = {(net, c.snapshot) for c in self.comparisons if not scoring.reads_networks(c) for net in c.networks}
+        if self.lacking or any(features.find(self.store, self.runs[net], at) is None for net, at in wanted):
+            return 1.0
+        keys = scoring.keys(self.comparisons, self.runs, samples.load(self.study.data, self.store), self.store)
+        return sum(self.store.get("scores", key) is None for key in keys.values()) / max(1, len(keys))
 
     def chunks(self) -> int:
         """Return how many chunks of texts are to be encoded: of data that are not decoded, all."""
@@ -145,8 +154,8 @@ class _Planner:
             widths=tuple(member.widths(runs[0].scale, **self.study.network.options)),
             parameters=machine.forward(runs[0]).parameters,
             features=self.design.features(width),
-            match_parameters=1 if self.study.by_neurons else self.design.matching(width, "parameters"),
-            match_features=1 if self.study.by_neurons else self.design.matching(width, "features"),
+            match_parameters=0 if self.study.by_neurons else self.design.matching(width, "parameters"),
+            match_features=0 if self.study.by_neurons else self.design.matching(width, "features"),
             concatenations=None if width == 1 or self.study.by_neurons else self.design.repeats(width),
             networks=len(runs),
             trained=sum(run.key in self.there for run in runs),

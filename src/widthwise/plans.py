@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from widthwise import words
+from widthwise.linalg import memory
 
 NOTHING = "The studies of this file compare nothing: they need a width below 1, and two wide networks for a gap."
 
@@ -42,6 +43,7 @@ class Plan:
         seconds: of what is left, by stage, over all `processes`.
         memory: bytes at the peak, all processes together. disk: bytes in all, at most.
         blocks: bytes of the disk that moment blocks take, which can be deleted.
+        fresh: whether networks train on fresh samples, and on none of the rows.
         guessed: whether the number of rows is a guess, the data not being read yet.
         gpu_seconds: of what is left with training on one GPU, at `GPU` FLOPs a second: a figure nobody measured.
     """
@@ -59,6 +61,7 @@ class Plan:
     blocks: float
     gpu_seconds: float
     guessed: bool
+    fresh: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -79,14 +82,16 @@ class Plan:
         done = "Nothing is left to do but the report." if self.comparisons else NOTHING
         blocks = f", {words.size(self.blocks)} of it moment blocks, which `clean` deletes" if self.blocks else ""
         there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
+        trains = "Fresh samples train" if self.fresh else f"{self.rows:,} rows train"
+        more = self.memory > memory.physical()
         return "\n".join(
             [
-                f"{there}. {self.rows:,} rows train a network in {self.steps:,} steps. "
-                f"{self.comparisons:,} comparisons.",
+                f"{there}. {trains} a network in {self.steps:,} steps. {self.comparisons:,} comparisons.",
                 *([f"The data are not read yet: {self.rows:,} rows are a guess."] if self.guessed else []),
                 takes if left else done,
                 f"About {words.size(self.memory)} of memory at the peak, "
                 f"at most {words.size(self.disk)} of disk{blocks}.",
+                *([f"This machine has {words.size(memory.physical())}: use fewer rows, or --jobs 1."] if more else []),
             ]
         )
 
@@ -101,8 +106,8 @@ def _cells(w: WidthPlan) -> tuple[str, ...]:
         "-".join(map(str, w.widths)),
         f"{w.parameters:,}",
         str(w.features),
-        str(w.match_parameters),
-        str(w.match_features),
+        str(w.match_parameters or ""),
+        str(w.match_features or ""),
         f"{w.networks}{share}",
         f"{w.trained}" + (f", {w.begun} begun" if w.begun else ""),
         f"{w.flops:.1e}",

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable
 
 from widthwise import results as scores
+from widthwise.report import by_neurons
 from widthwise.report.comparison import (
     MATCHINGS,
     SPLITS,
@@ -23,7 +24,7 @@ from widthwise.results import Results, Row
 __all__ = ["Table", "summaries", "summary", "tables", "to_csv", "to_json", "to_markdown", "to_text"]
 
 LEGEND = "FSE: 0 spanned, 1 no better than the mean. FSG: FSE less baseline."
-PAPERS = ("shuffled", "outliers")  # studies that a table of the paper sums up
+PAPERS = ("shuffled", "outliers", "toy")  # studies that a table of the paper sums up
 PAPER = "parameters"  # the paper's matching rule, marked with a star
 
 
@@ -49,6 +50,8 @@ def summary(results: Results) -> str:
         header = tuple("nets" if name == "networks" else name for name in table.header)  # to fit 100 columns
         narrow = dataclasses.replace(table, header=header, aside=table.aside | extra)
         blocks.append(f"{table.title}\n{to_text(narrow)}\n{table.caption}\n{LEGEND}")
+    for table in by_neurons.tables(results)[:1]:
+        blocks.append(f"{table.title}\n{to_text(table)}\n{textwrap.fill(table.caption, TERMINAL_COLUMNS)}")
     return "\n\n".join(blocks)
 
 

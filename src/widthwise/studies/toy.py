@@ -321,7 +321,7 @@ def _reads(toy: Toy, scores: Scores, neurons: int) -> Finding:
             word = CONFIRMED
         elif wide.low > HALF > narrow.high:
             word = OPPOSITE
-        elif max(narrow.high, wide.high) < HALF or min(narrow.low, wide.low) > HALF:
+        elif max(narrow.high, wide.high) < HALF:
             word = NOT_CONFIRMED
     what = " and ".join(toy.products)
     sentence = (
