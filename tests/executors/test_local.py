@@ -92,7 +92,7 @@ def killed_and_restarted(folder: Path, kills: int, epochs: int, jobs: int, seed:
             if (now and max(now) != before) or (not now and list((store / "runs").glob("*"))):
                 break
             time.sleep(0.05)
-        time.sleep(draw.random())
+        time.sleep(0.4 * draw.random())
         process.send_signal(signal.SIGKILL)
         process.wait()
         time.sleep(1.5)  # workers leave with their parent
@@ -102,7 +102,7 @@ def killed_and_restarted(folder: Path, kills: int, epochs: int, jobs: int, seed:
 
 
 @pytest.mark.parametrize(
-    ("kills", "epochs"), [pytest.param(1, 40, id="once"), pytest.param(10, 150, id="ten-times", marks=pytest.mark.slow)]
+    ("kills", "epochs"), [pytest.param(1, 120, id="once"), pytest.param(10, 150, id="ten-times", marks=pytest.mark.slow)]
 )
 def test_killed_at_random_moments_every_restart_goes_on_and_the_scores_are_those_of_no_interruption(
     tmp_path, seed, kills, epochs
