@@ -12,14 +12,15 @@ from fractions import Fraction
 
 import torch
 
-from widthwise import active, seeds
+from widthwise import seeds
+from widthwise.active import Active
 from widthwise.config import Training
 from widthwise.data import signals
 from widthwise.data.base import Endless
 from widthwise.layers import initialise
 from widthwise.networks import base
 from widthwise.samples import Samples
-from widthwise.training import Events, begin
+from widthwise.training import Events, begin, train
 
 RATE, DECAY, BATCH = 0.006, 0.003, 64
 
@@ -53,7 +54,7 @@ def ours(neurons, steps):
         epochs=1,
     )
     start = time.perf_counter()
-    active.train(made, [0], samples(), training, begin(made, training.optimiser), Events())
+    train(made, [0], samples(), training, begin(made, training.optimiser), Events(), loop=Active)
     return time.perf_counter() - start
 
 

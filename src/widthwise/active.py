@@ -9,7 +9,7 @@ one scale a network, and a step costs what the active neurons cost: the rest is 
 appendix C, train by normalised descent.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from widthwise.config import Training
 from widthwise.errors import UsageError
 from widthwise.layers import LANES
-from widthwise.networks.base import Network
-from widthwise.samples import Samples
-from widthwise.training import Events, Loop, State, ended, rate_at
+from widthwise.training import Loop, State, ended, rate_at
 
 AT_ONCE = 250  # test rows
 FALLS = 0.99  # of a loss, within the epochs that it may be flat
@@ -54,34 +51,18 @@ class Pass:
     logits: Float[Tensor, "members batch"]
 
 
-def train(
-    network: Network,
-    member_seeds: Sequence[int],
-    samples: Samples,
-    training: Training | Sequence[Training],
-    state: State,
-    events: Events,
-    *,
-    autocast: torch.dtype | None = None,
-) -> State:
-    """Train a fleet from a state to the end and return its last state, as `training.train` does.
+class Active(Loop):
+    """A training under way of a fleet of `threshold_mlp` on `signals`, or on data with the same parts.
 
     Raises:
         UsageError: if it is no fleet of `threshold_mlp`, or its samples are not signs and noise.
-        training.Interrupted: if `events.stopping()`; the state has been saved.
     """
-    if not hasattr(network, "neurons") or samples.endless is None:
-        raise UsageError("training.optimiser: normalised_sgd trains threshold_mlp, on signals; take sgd or adamw.")
-    trainings = [training] * network.members if isinstance(training, Training) else training
-    return Active(network, member_seeds, samples, trainings, state, events, None).run()
-
-
-class Active(Loop):
-    """A training under way of a fleet of `threshold_mlp` on `signals`, or on data with the same parts."""
 
     def gather(self, momentum: Mapping[str, Tensor]) -> None:
         """Lay the fleet's parameters out: neurons as rows of both layers that they are in."""
         network: Any = self.network
+        if not hasattr(network, "neurons") or self.samples.endless is None:
+            raise UsageError("training.optimiser: normalised_sgd trains threshold_mlp, on signals; take sgd or adamw.")
         members = len(self.places)
         first = network.neurons.weight.detach()  # (members, neurons, dimension)
         self.dimension = first.shape[2]
@@ -91,14 +72,11 @@ class Active(Loop):
         rest = (network.second.bias, *network.third.parameters(), *network.fourth.parameters())
         self.rest = [p.detach() for p in (*rest, *network.head.parameters())]
         self.scale = momentum["scale"].to(self.device, torch.float64).clone()
-        assert self.samples.endless is not None
         self.draws, self.data = False, self.samples.endless
         self.decay = self.first.new_tensor([self.trainings[k].weight_decay for k in self.places])
         self.start_of_rows = self.neurons * torch.arange(members, device=self.device)[:, None]
-        self.squares = _squares(self.first) + _squares(self.second)  # of every neuron, before the scale
+        self.square()
         self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))
-        if self.training.fresh:
-            self.batch_size = self.training.batch_size
 
     def momentum(self) -> dict[str, Tensor]:
         """Return the scales of the neurons' weights."""
@@ -254,8 +232,13 @@ class Active(Loop):
         for weights in (self.first, self.second):
             weights.mul_(self.scale.to(weights.dtype)[:, None, None])
         self.scale.fill_(1.0)
-        self.squares = _squares(self.first) + _squares(self.second)  # of every neuron, before the scale
+        self.square()
         super().end_epoch()
+
+    def square(self) -> None:
+        """Sum the squares of every neuron, before its scale, where the norm has the decay inside."""
+        if self.training.decay == "inside":
+            self.squares = _squares(self.first) + _squares(self.second)
 
     def finite(self) -> Bool[Tensor, " members"]:
         """Return whose weights are finite."""

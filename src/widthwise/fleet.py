@@ -17,14 +17,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from widthwise import active, family
+from widthwise import family
+from widthwise.active import Active
 from widthwise.config import Run, Training, digest
 from widthwise.layers import stack, unstack
 from widthwise.networks import base as networks
 from widthwise.samples import Samples
 from widthwise.starts import start
 from widthwise.store import Entry, Store, save_tensors
-from widthwise.training import Events, State, begin, diverged, steps_of, train
+from widthwise.training import Events, Loop, State, begin, diverged, steps_of, train
 
 log = logging.getLogger("widthwise")
 CHECKPOINT = "checkpoint.safetensors"
@@ -127,9 +128,9 @@ def build(runs: Sequence[Run], samples: Samples, device: str = "cpu") -> network
     return network.to(device)
 
 
-def trainer(run: Run) -> Callable[..., State]:
-    """Return what trains a run's fleet: `training.train`, or what takes its place."""
-    return active.train if run.training.optimiser == "normalised_sgd" else train
+def loop_of(run: Run) -> type[Loop]:
+    """Return what takes the steps of a run's training."""
+    return Active if run.training.optimiser == "normalised_sgd" else Loop
 
 
 def initial_weights(runs: Sequence[Run], samples: Samples) -> list[dict[str, Tensor]]:
@@ -182,8 +183,8 @@ def _train_piece(
     )
     state = _resumed(network, members, checkpoints(store)) or begin(network, runs[0].training.optimiser)
     trainings, autocast = [run.training for run in members], form(runs[0], device).autocast
-    descent = trainer(runs[0])
-    state = descent(network, [run.seed for run in members], samples, trainings, state, events, autocast=autocast)
+    own, loop = [run.seed for run in members], loop_of(runs[0])
+    state = train(network, own, samples, trainings, state, events, autocast=autocast, loop=loop)
     for k, (run, initial) in enumerate(zip(runs, initial_weights(runs, samples), strict=True)):
         _finish(store, run, initial, unstack(state.weights, k), state.histories[k], samples)
     shutil.rmtree(folder, ignore_errors=True)

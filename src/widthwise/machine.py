@@ -25,7 +25,7 @@ from widthwise.networks import base as networks
 from widthwise.ragged import Ragged, joined
 from widthwise.samples import Samples
 from widthwise.seeds import stream
-from widthwise.training import Events, begin
+from widthwise.training import Events, begin, train
 
 PROBED, STEPS = 32, 4  # samples a member and steps that are timed, where a whole batch would take long
 QUICK = 0.1  # seconds: below it steps of a whole batch are timed
@@ -85,7 +85,7 @@ def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device:
     ends = [time.perf_counter()]
     events = Events(progress=lambda step, steps: ends.append(time.perf_counter()))
     with _one_thread():
-        fleet.trainer(runs[0])(
+        train(
             network,
             range(network.members),
             samples,
@@ -93,6 +93,7 @@ def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device:
             begin(network, training.optimiser),
             events,
             autocast=fleet.form(runs[0], device).autocast,
+            loop=fleet.loop_of(runs[0]),
         )
     return min(after - before for before, after in pairwise(ends[1:]))  # the first warms up
 

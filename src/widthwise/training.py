@@ -109,6 +109,7 @@ def train(
     events: Events = Events(),
     *,
     autocast: torch.dtype | None = None,
+    loop: "type[Loop] | None" = None,
 ) -> State:
     """Train a fleet from a state to the end and return its last state.
 
@@ -118,12 +119,13 @@ def train(
 
     Args:
         training: of all members, or one for each; they may differ in rate and weight decay only.
+        loop: what takes its steps; `Loop` if left out.
 
     Raises:
         Interrupted: if `events.stopping()`; the state has been saved.
     """
     trainings = [training] * network.members if isinstance(training, Training) else training
-    return Loop(network, member_seeds, samples, trainings, state, events, autocast).run()
+    return (loop or Loop)(network, member_seeds, samples, trainings, state, events, autocast).run()
 
 
 class Loop:
@@ -147,7 +149,8 @@ class Loop:
         self.rows = samples.training_rows.to(self.device)
         self.labels = samples.training_labels.to(self.device)
         self.augment = samples.augment if self.training.augment is None else self.training.augment
-        self.batch_size = min(self.training.batch_size, len(self.rows))
+        size = self.training.batch_size
+        self.batch_size = size if self.training.fresh else min(size, len(self.rows))
         self.per_epoch, self.steps = steps_of(self.training, len(self.rows))
         self.before, self.start, self.saved = state.seconds, time.monotonic(), time.monotonic()
         self.places = list(range(network.members))  # whose networks the fleet has, of those it began with

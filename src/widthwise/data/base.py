@@ -63,13 +63,13 @@ class Endless:
     parts(samples)                -> signs and noise of samples
     label(signs)                  -> numbers above 0 where the class is 1
     truths(samples)               -> what is known of samples, (rows, truths)
-    names()                       -> what the truths are called
+
+    The member's `names` says what the truths are called.
     """
 
     def __init__(self, member: ModuleType, options: Mapping[str, Any]):
         self.draw, self.parts = partial(member.draw, **options), partial(member.parts, **options)
         self.label, self.truths = partial(member.label, **options), partial(member.truths, **options)
-        self.names = partial(member.names, **options)
 
 
 def validate(dataset: Dataset, name: str) -> None:

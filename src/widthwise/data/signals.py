@@ -142,9 +142,8 @@ def parts(
 ) -> tuple[Float[Tensor, "rows signals"], Float[Tensor, "rows patches noise"]]:
     """Return the signs and the noise patches of samples."""
     signals = added + sum(products)
-    signs = samples[..., :signals].sum(1)
     noisy = (samples[..., :signals] == 0).all(2)
-    return signs, samples[noisy][:, signals:].view(len(samples), -1, samples.shape[2] - signals)
+    return _signs(samples, signals), samples[noisy][:, signals:].view(len(samples), -1, samples.shape[2] - signals)
 
 
 def label(
@@ -166,7 +165,7 @@ def truths(
     **_: object,
 ) -> Float[Tensor, "rows truths"]:
     """Return what is known of samples: the sign of every signal, and every product of signs."""
-    signs = samples[..., : added + sum(products)].sum(1)
+    signs = _signs(samples, added + sum(products))
     return torch.cat([signs, _products(signs, added, products)], 1)
 
 
@@ -174,6 +173,10 @@ def names(*, added: int = 2, products: tuple[int, ...] = (3,), **_: object) -> l
     """Return what the truths are called: s1, s2, ... and, of products, s3s4s5."""
     signs = [f"s{k + 1}" for k in range(added + sum(products))]
     return signs + ["".join(signs[a:b]) for a, b in _runs(added, products)]
+
+
+def _signs(samples: Float[Tensor, "rows patches dimension"], signals: int) -> Float[Tensor, "rows signals"]:
+    return samples[..., :signals].sum(1)
 
 
 def _products(

@@ -1,6 +1,7 @@
 """The toy's figures and tables: what networks of so many neurons learn, and what becomes of their neurons."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from widthwise.report.comparison import distinct, group, select, widths
 from widthwise.report.spec import (
@@ -138,7 +139,7 @@ def readouts(results: Results) -> dict | None:
     if not rows:
         return None
     names = distinct(row.statistic for row in rows)
-    looks = {source: look for source, look in zip(distinct(r.source for r in rows), _looks_of(rows), strict=True)}
+    looks = dict(zip(distinct(row.source for row in rows), _looks_of(rows), strict=True))
     datasets, panels = {}, []
     for trained, title in ((True, "Trained"), (False, "At the start")):
         own = select(rows, trained=trained)
@@ -164,21 +165,14 @@ def readouts(results: Results) -> dict | None:
 def _looks_of(rows: list[Row]) -> list[Style]:
     """Return a style a source, by the number of neurons of its networks."""
     found = [group(source) or (1, "") for source in distinct(row.source for row in rows)]
-    colours = {width: look for width, look in width_styles(width for _, width in found).items()}
-    return [
-        Style(
-            f"{m} networks of {width}" if m > 1 else f"one network of {width}",
-            colours[width].colour,
-            colours[width].shape,
-            colours[width].dash,
-        )
-        for m, width in found
-    ]
+    of_width = width_styles(width for _, width in found)
+    labels = [f"{m} networks of {width}" if m > 1 else f"one network of {width}" for m, width in found]
+    return [replace(of_width[width], label=label) for label, (_, width) in zip(labels, found, strict=True)]
 
 
 def growth(results: Results) -> dict | None:
     """Return span errors against the number of networks put together, a panel a number of neurons."""
-    rows = [r for r in select(results.rows, study=STUDY, measure="span_error", trained=True)]
+    rows = select(results.rows, study=STUDY, measure="span_error", trained=True)
     rows = [row for row in rows if row.statistic.endswith("_growth")]
     if not rows:
         return None
