@@ -23,7 +23,8 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_readme_example_prints_what_the_readme_says(capsys):
+def test_the_readme_example_prints_what_the_readme_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it leaves its files
     (example,), (printed, *_) = blocks("README.md", "python"), blocks("README.md", "text")
     exec(example, {})
     assert capsys.readouterr().out == printed
