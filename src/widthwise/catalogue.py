@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ DECLARES = {
     "studies": ("comparisons",),
     "executors": ("run",),
 }
+
+
+HERE = Path(family.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def find(name: str) -> list[Member]:
 
 def describe(group: str, name: str) -> Member:
     """Return what a built-in member says of itself."""
-    return _member(group, name, Path(family.__file__).parent / group / f"{name}.py")
+    return _member(group, name, HERE / group / f"{name}.py")
 
 
 def families(given: Iterable[str]) -> tuple[str, ...]:
@@ -99,13 +103,62 @@ def _member(group: str, name: str, path: Path) -> Member:
 
 def _first_sentence(text: str) -> str:
     paragraph = " ".join(text.partition("\n\n")[0].split())
-    head, stop, _ = paragraph.partition(". ")
-    return head + "." if stop else paragraph
+    return re.split(r"(?<=[^.]\.) (?=[A-Z])", paragraph, maxsplit=1)[0]
 
 
 def _options(tree: ast.Module, names: tuple[str, ...]) -> dict[str, str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name in names:
             arguments = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            return {a.arg: ast.unparse(default) if default else "" for a, default in arguments}
+            return {a.arg: _told(default, tree) if default else "" for a, default in arguments}
     return {}
+
+
+def _told(node: ast.expr, tree: ast.Module) -> str:
+    """Return an option's value as text, or its expression where that is no plain value."""
+    value = ast.unparse(_value(node, tree))
+    try:
+        ast.literal_eval(value)
+    except ValueError:
+        return ast.unparse(node)
+    return value
+
+
+def _value(node: ast.expr, tree: ast.Module) -> ast.expr:
+    """Return what an expression of a module stands for, as far as its source and that of its imports say."""
+    match node:
+        case ast.Name(name):
+            return _named(name, tree) or node
+        case ast.Attribute(ast.Name(module), name):
+            found = _imported(module, tree)
+            return _named(name, found) or node if found else node
+        case ast.Subscript(of, ast.Constant(int(k))):
+            whole = _value(of, tree)
+            return _value(whole.elts[k], tree) if isinstance(whole, ast.Tuple) else node
+    return node
+
+
+def _named(name: str, tree: ast.Module) -> ast.expr | None:
+    """Return what a module gives a name, there or where it imports it from."""
+    for node in tree.body:
+        match node:
+            case ast.Assign([ast.Name(given)], value) if given == name:
+                return _value(value, tree)
+            case ast.Assign([ast.Tuple(names)], ast.Tuple(values)):
+                for given, value in zip(names, values, strict=False):
+                    if isinstance(given, ast.Name) and given.id == name:
+                        return _value(value, tree)
+    found = _imported(name, tree)
+    return _named(name, found) if found else None
+
+
+def _imported(name: str, tree: ast.Module) -> ast.Module | None:
+    """Return the module of ours that a name is, or is imported from."""
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "widthwise":
+            folder = HERE.joinpath(*str(node.module).split(".")[1:])
+            for alias in node.names:
+                for path in (folder / f"{alias.name}.py", folder.with_suffix(".py")):
+                    if (alias.asname or alias.name) == name and path.is_file():
+                        return ast.parse(path.read_text(encoding="utf-8"))
+    return None

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from widthwise import config
+from widthwise.linalg import intervals
 from widthwise.measures.base import Score
 from widthwise.networks import base as networks
 
@@ -80,6 +81,11 @@ class Design:
     def widths(self) -> tuple[Fraction, ...]:
         """The narrow widths, widest first."""
         return self.study.narrow_widths
+
+    @property
+    def level(self) -> float:
+        """The level of a verdict's interval at one width."""
+        return intervals.verdict_level(max(1, len(self.widths)))
 
     @cached_property
     def wide(self) -> tuple[Net, ...]:

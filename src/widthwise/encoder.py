@@ -188,10 +188,16 @@ def _require_packages(name: str) -> None:
 
 def _checksum(folder: Path) -> str:
     """Return the SHA-256 of a folder's configuration, tokenizer and weights, by their names."""
-    digest = hashlib.sha256()
     names = {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"}
-    for path in sorted(folder.iterdir()):
-        if path.name in names or path.suffix in (".safetensors", ".model"):
-            with open(path, "rb") as file:
-                digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    files = [p for p in sorted(folder.iterdir()) if p.name in names or p.suffix in (".safetensors", ".model")]
+    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=1)  # it is asked for with every chunk of texts
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Return the SHA-256 of files of those sizes and times."""
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()

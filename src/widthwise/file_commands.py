@@ -1,5 +1,6 @@
 """The commands that measure files of features, whoever trained the networks: span and gap."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -94,7 +95,9 @@ def span(
         say(dict(zip(("source_to_target", "target_to_source"), told, strict=True)) if both else told[0])
     else:
         told = [words.for_json({name: getattr(result, name) for name in SPAN_SUMMARY}) for result in results]
-        say("\n\n".join(f"{r}\n\n{words.facts(facts)}" for r, facts in zip(results, told, strict=True)))
+        names = {"source": str(source), "target": str(target)}
+        named = [replace(r, source=names[r.source], target=names[r.target]) for r in results]
+        say("\n\n".join(f"{r}\n\n{words.facts(facts)}" for r, facts in zip(named, told, strict=True)))
 
 
 SPAN_SUMMARY = ("mean_all", "median", "variance_weighted", "worst", "within_class", "constant", "unsupported")

@@ -238,7 +238,8 @@ def _inside(folder: Path) -> list[Path]:
 def _existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [name for name in beside if Path(name).suffix.lower() in {path.suffix.lower(), *READERS}]
         raise UsageError(f"there is no file {path}.{nearest(path.name, siblings)}")
     return path
 

@@ -6,7 +6,6 @@ from typing import Any
 from widthwise import verdicts
 from widthwise.design import Design, Scores, described
 from widthwise.gaps import SPLITS, Gap, Side, Term, Variant, headline, mean, variants
-from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
 from widthwise.results import FeatureErrors, Finding, Row
 
@@ -121,8 +120,7 @@ def judged(
 
 def decisive(gap: Gap, scores: Scores, design: Design) -> Interval:
     """Return the interval over networks at the level of verdicts."""
-    level = intervals.verdict_level(max(1, len(design.widths)))
-    interval = gap.over_networks(scores, headline("validation"), level)
+    interval = gap.over_networks(scores, headline("validation"), design.level)
     assert interval is not None
     return interval
 
@@ -152,9 +150,17 @@ def finding(
         )
     over = smallest.over_networks(scores, headline("validation"))
     assert over is not None
-    return Finding(
-        gaps[0].study, claim, verdicts.gap_overall(words, estimates), sentence(smallest, over), tuple(decided)
-    )
+    word = verdicts.gap_overall(words, estimates)
+    told = [sentence(smallest, over), *_elsewhere(gaps, words, word)]
+    return Finding(gaps[0].study, claim, word, " ".join(told), tuple(decided))
+
+
+def _elsewhere(gaps: Sequence[Gap], words: Sequence[str], word: str) -> Iterator[str]:
+    """Yield a sentence for each clear word that widths have and the claim as a whole has not."""
+    for clear in (verdicts.CONFIRMED, verdicts.OPPOSITE):
+        at = [str(gap.width) for gap, own in zip(gaps, words, strict=True) if own == clear]
+        if at and clear != word:
+            yield f"At width {' and '.join(at)} alone: {clear}."
 
 
 def percent(over: Interval) -> str:

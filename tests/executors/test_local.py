@@ -59,6 +59,15 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(done):
     assert {p.stage for p in told} == {"data"}
 
 
+def test_what_was_trained_before_counts_as_done(tmp_path):
+    store, told = Store(tmp_path), []
+    run(study(concatenations={"1/2": 1}), store, jobs=1)
+    run(study(), store, jobs=1, listener=told.append)
+    trained = [p for p in told if p.stage == "train"]
+    assert 0.5 < trained[0].done / trained[0].total < 1
+    assert trained[-1].done == pytest.approx(trained[-1].total)
+
+
 def test_two_processes_give_the_bytes_of_one(done, tmp_path):
     _, results, _ = done
     assert run(study(), Store(tmp_path), jobs=2).to_json() == results.to_json()

@@ -256,9 +256,12 @@ class _Session:
 
     def train_runs(self, wanted: Iterable[config.Run]) -> None:
         """Train what is not in the store."""
+        wanted = list(wanted)
         lacking = [run for run in wanted if self.store.get("runs", run.key) is None]
+        there = sum(work_units(run) for run in wanted) - sum(work_units(run) for run in lacking)
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
-        self.perform([Train(tuple(runs)) for runs in fleet.groups(lacking, steps, self.worker.device, self.count)])
+        groups = fleet.groups(lacking, steps, self.worker.device, self.count)
+        self.perform([Train(tuple(runs)) for runs in groups], there)
 
     def look(self, comparisons: Iterable[Comparison]) -> None:
         """Tell the design which training accuracies the networks of some comparisons have snapshots of."""
@@ -276,7 +279,8 @@ class _Session:
     def extract_runs(self, wanted: Iterable[config.Run], snapshot: str) -> None:
         """Read the features that are not in the store."""
         lacking = [run for run in wanted if features.find(self.store, run, snapshot) is None]
-        self.perform([Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking, device=self.worker.device)])
+        groups = fleet.groups(lacking, device=self.worker.device)
+        self.perform([Extract(tuple(runs), snapshot) for runs in groups])
 
     def entry(self, run: config.Run) -> Entry:
         """Return what the store has of a trained network."""
@@ -299,10 +303,15 @@ class _Session:
         )
         return {c: scoring.read(self.store, keys[c]) for c in comparisons}
 
-    def perform(self, jobs: Sequence[Job]) -> None:
+    def perform(self, jobs: Sequence[Job], there: float = 0.0) -> None:
+        """Do jobs, beside so many units of the stage's work that were there before."""
+
+        def listener(told: Progress) -> None:
+            self.listener(replace(told, done=told.done + there, total=told.total + there))
+
         if jobs:
             longest_first = sorted(jobs, key=lambda job: -job.units)
-            self.executor.perform(longest_first, self.worker, count=self.count, listener=self.listener)
+            self.executor.perform(longest_first, self.worker, count=self.count, listener=listener)
 
     def collect(self, scores: dict[Comparison, Score]) -> Results:
         networks = tuple(self.trained(run) for run in self.runs(c for c in scores if c.trained).values())

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import isfinite
+from typing import Literal
 
 from widthwise.report.comparison import distinct, group, select, widths
 from widthwise.report.spec import (
@@ -20,7 +22,7 @@ from widthwise.report.spec import (
     style,
     width_styles,
 )
-from widthwise.report.table import Cell, Table, finite, text
+from widthwise.report.table import Cell, Table, text
 from widthwise.results import Results, Row, TrainedNetwork
 
 STUDY = "toy"
@@ -133,9 +135,8 @@ def _course_lines(entries: list[dict], looks: list[Style], what: str) -> dict:
 
 def readouts(results: Results) -> dict | None:
     """Return the span error of every sign and product from each source, trained and untrained."""
-    rows = [
-        r for r in select(results.rows, study=STUDY, measure="span_error", target="signs") if finite(r.low) is not None
-    ]
+    rows = select(results.rows, study=STUDY, measure="span_error", target="signs")
+    rows = [row for row in rows if not row.statistic.endswith("_growth")]
     if not rows:
         return None
     names = distinct(row.statistic for row in rows)
@@ -150,16 +151,22 @@ def readouts(results: Results) -> dict | None:
                 "form": row.statistic,
                 "series": looks[row.source].label,
                 "value": row.value,
-                "low": max(row.low or 0.0, 0.0),  # of a t interval; no error is below 0
-                "high": row.high,
+                "low": max(_end(row, "low"), 0.0),  # of a t interval; no error is below 0
+                "high": _end(row, "high"),
                 "text": f"{row.statistic} from {looks[row.source].label}: {text(row.value)}",
             }
             for row in own
         ]
-        y = quantitative("value", ends((row.high for row in rows), include=(0.0,)))
+        y = quantitative("value", ends((_end(row, "high") for row in rows), include=(0.0,)))
         layers = series(ordinal("form", names), y, list(looks.values()), lines=False)
         panels.append(panel(title, "span error (FSE)", title, layers, panel_width(2)))
     return figure(datasets, panels)
+
+
+def _end(row: Row, which: Literal["low", "high"]) -> float:
+    """Return an end of a row's interval, or its value where one network leaves it none."""
+    end: float | None = getattr(row, which)
+    return row.value if end is None or not isfinite(end) else end
 
 
 def _looks_of(rows: list[Row]) -> list[Style]:

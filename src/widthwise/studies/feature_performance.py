@@ -91,7 +91,7 @@ def findings(
         return []
     methods, decided, words = _methods(rows), [], []
     for width in design.widths:
-        over = _gap(design, width, methods, scores, trained, _level(design))
+        over = _gap(design, width, methods, scores, trained, design.level)
         words.append(_verdict(over, design))
         sides = (_concatenations(design, width), _wide(design))
         best = [_best(side, methods, scores, trained).statistic for side in sides]
@@ -186,7 +186,7 @@ def _less_each(values: Sequence[float]) -> list[float]:
 def _gap_rows(design: Design, width: Fraction, methods: Sequence[Method], scores: Scores, trained: bool) -> list[Row]:
     narrow, wide = _concatenations(design, width), _wide(design)
     best = [_best(side, methods, scores, trained) for side in (narrow, wide)]
-    word = _verdict(_gap(design, width, methods, scores, trained, _level(design)), design)
+    word = _verdict(_gap(design, width, methods, scores, trained, design.level), design)
     over_networks = _gap(design, width, methods, scores, trained, 0.95)
     over_rows = _over_rows([(narrow, best[0], 1.0), (wide, best[1], -1.0)], scores, trained)
     where = ("test", trained, str(width), "parameters", described(narrow[0]), "1")
@@ -236,7 +236,3 @@ def _over_rows(parts: Sequence[tuple[Sequence[Source], Method, float]], scores: 
 def _verdict(over: Interval, design: Design) -> str:
     margin = design.study.margins.probe_accuracy
     return verdicts.performance(low=over.low, high=over.high, margin=margin, wide=len(design.wide))
-
-
-def _level(design: Design) -> float:
-    return intervals.verdict_level(len(design.widths))

@@ -59,7 +59,7 @@ def findings(design: Design, scores: Scores, *, smallest: bool = True, groups: i
     """Return the claim in words, at every width."""
     words, decided, last = [], [], None
     for sides in _all_sides(design, smallest, groups):
-        gains = _gains(sides, scores, _level(design))
+        gains = _gains(sides, scores, design.level)
         words.append(_verdict(sides, scores, design))
         decided.append(
             f"width {sides.width}, {described(sides.C[0])}: residuals of the wide network add "
@@ -252,13 +252,9 @@ def _accuracy_rows(sides: _Sides, statistic: str, asked: list[Comparison], score
 
 
 def _verdict(sides: _Sides, scores: Scores, design: Design) -> str:
-    gains = _gains(sides, scores, _level(design))
+    gains = _gains(sides, scores, design.level)
     wide, narrow = gains["wide"][1], gains["narrow"][1]
     margin = design.study.margins.probe_accuracy
     return verdicts.residuals(
         gain=(wide.low, wide.high), reverse=(narrow.low, narrow.high), margin=margin, wide=len(sides.wide)
     )
-
-
-def _level(design: Design) -> float:
-    return intervals.verdict_level(len(design.widths))
