@@ -46,6 +46,26 @@ def test_an_adapted_scale_is_he_normal_in_the_narrow_network():
     assert not adapted["hidden.2.bias"].any()
 
 
+def test_slices_of_attention_have_their_part_of_every_head():
+    """One slice's queries, keys and values of a head are of the wide network's same ones."""
+    heads, hidden, options = 2, 16, {"heads": 2, "units": 32, "depth": 1}
+    text = replace(samples(), shape=(5, 4), classes=3)
+
+    def start(seed, width):
+        training = Training(init="slice_of_wide", init_scale="kept")
+        network = Network(kind="transformer", hidden=hidden, **options)
+        return fleet.initial_weights([Run(Data(), "none", network, training, Fraction(width), seed)], text)[0]
+
+    wide, parts = start(0, "1"), [start(seed, "1/2") for seed in (0, 1)]
+    key = "layers.0.self_attn"
+    whole = wide[f"{key}.in_proj_weight"].view(3, heads, 2, 4, hidden)  # q k v, heads, slices, numbers
+    mixing = wide[f"{key}.out_proj.weight"].view(hidden, heads, 2, 4)
+    for k, part in enumerate(parts):
+        own = slice(8 * k, 8 * k + 8)  # of the hidden state
+        assert torch.equal(part[f"{key}.in_proj_weight"].view(3, heads, 4, 8), whole[:, :, k, :, own])
+        assert torch.equal(part[f"{key}.out_proj.weight"].view(8, heads, 4), mixing[own, :, k])
+
+
 def test_shared_neurons_are_one_sequence_whatever_the_width():
     def neurons(width, seeds):
         training = Training(init="shared_neurons", optimiser="normalised_sgd", epochs=1)

@@ -223,11 +223,16 @@ class LayerNorm(Layer):
 
 
 class Attention(Layer):
-    """Self-attention of several heads, with the parameters of `nn.MultiheadAttention`: in_proj (m, 3 units, units)."""
+    """Self-attention of several heads, with the parameters of `nn.MultiheadAttention`: in_proj (m, 3 units, units).
+
+    Attributes:
+        parts: into how many equal parts each dimension of a member's weight falls: queries, keys, values by head.
+    """
 
     def __init__(self, members: int, units: int, heads: int):
         super().__init__(members)
         self.heads = heads
+        self.parts = {"in_proj_weight": (3 * heads, 1), "in_proj_bias": (3 * heads,), "out_proj.weight": (1, heads)}
         self.in_proj_weight = nn.Parameter(torch.zeros(members, 3 * units, units))
         self.in_proj_bias = nn.Parameter(torch.zeros(members, 3 * units))
         self.out_proj = Linear(members, units, units)

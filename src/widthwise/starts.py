@@ -40,7 +40,8 @@ def start(network: networks.Network, runs: Sequence[Run], shape: tuple[int, ...]
         with torch.no_grad():
             for k, run in enumerate(runs):
                 own = {name: p[k] for name, p in network.named_parameters()}
-                _fill(own, _wide(run, shape, classes), run.seed % run.slices, adapted=run.training.init_scale != "kept")
+                wide, piece = _wide(run, shape, classes), run.seed % run.slices
+                _fill(own, wide, piece, _parts(network), adapted=run.training.init_scale != "kept")
 
 
 def _take_neurons(layer: Any, k: int, seed: int) -> None:
@@ -61,12 +62,26 @@ def _wide(run: Run, shape: tuple[int, ...], classes: int) -> dict[str, Tensor]:
     return {name: p.detach()[0] for name, p in network.named_parameters()}
 
 
-def _fill(own: Mapping[str, Tensor], wide: Mapping[str, Tensor], piece: int, *, adapted: bool) -> None:
+def _parts(network: networks.Network) -> dict[str, tuple[int, ...]]:
+    """Return, by weight, into how many parts its dimensions fall, of each of which a slice has its own: as of heads."""
+    told = [(name, getattr(module, "parts", {})) for name, module in network.named_modules()]
+    return {f"{name}.{weight}": counts for name, parts in told for weight, counts in parts.items()}
+
+
+def _fill(
+    own: Mapping[str, Tensor],
+    wide: Mapping[str, Tensor],
+    piece: int,
+    parts: Mapping[str, tuple[int, ...]],
+    *,
+    adapted: bool,
+) -> None:
     """Fill a network's weights with its slice of the wide network's, in which only hidden layers are wider."""
     for name, weight in own.items():
         part = wide[name]
-        for dim, width in enumerate(weight.shape):
+        for dim, (width, count) in enumerate(zip(weight.shape, parts.get(name, (1,) * weight.ndim), strict=True)):
             if part.shape[dim] != width:
-                part = part.narrow(dim, piece * width, width)
+                each = part.unflatten(dim, (count, -1)).narrow(dim + 1, piece * width // count, width // count)
+                part = each.flatten(dim, dim + 1)
         scale = sqrt(wide[name][0].numel() / weight[0].numel()) if adapted and weight.ndim > 1 else 1.0
         weight.copy_(part * scale)
