@@ -166,7 +166,7 @@ def readouts(results: Results) -> dict | None:
 def _end(row: Row, which: Literal["low", "high"]) -> float:
     """Return an end of a row's interval, or its value where one network leaves it none."""
     end: float | None = getattr(row, which)
-    return row.value if end is None or not isfinite(end) else end
+    return end if end is not None and isfinite(end) else row.value or 0.0
 
 
 def _looks_of(rows: list[Row]) -> list[Style]:
