@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from widthwise import folding
+from widthwise import lanes
 
 LANES = 16  # float32 numbers of the widest vector
 UNSEEN = -1e9  # added to what is not attended to; infinity would make no number of a row of nothing else
@@ -143,11 +143,15 @@ class Conv2d(Layer):
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
         """Return every member's convolution of its own channels."""
         weight, bias = self.weight, self.bias
-        if self.members == 1:
-            return folding.convolve(x, weight[0], None if bias is None else bias[0], self.stride, self.padding)
         stride = self.stride
+        if self.members == 1 and lanes.fits(x, weight[0]):
+            return lanes.convolve(x, weight[0], None if bias is None else bias[0], stride, self.padding)
         if stride > 1 and weight.shape[-1] == 1 and self.padding == 0:
-            x, stride = x[:, :, ::stride, ::stride], 1  # see folding.convolve
+            # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
+            # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
+            x, stride = x[:, :, ::stride, ::stride], 1
+        if self.members == 1:
+            return F.conv2d(x, weight[0], None if bias is None else bias[0], stride, self.padding)
         # oneDNN takes three members of one channel for one coloured picture, in another kernel: make it four.
         extra = 1 if x.shape[1] == 3 else 0
         x, weight = _fill(x, 0, 0, extra), _fill(weight, 0, 0, 0, 0, extra)
@@ -179,15 +183,30 @@ class BatchNorm2d(Layer):
         for zeros in (self.bias, self.running_mean, self.num_batches_tracked):
             nn.init.zeros_(zeros)
 
-    def forward(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h w"]:
-        """Return (x - mean) / sqrt(var + eps) * weight + bias; mean and var the batch's when training."""
+    def forward(
+        self,
+        x: Float[Tensor, "batch m*channels h w"],
+        added: Float[Tensor, "batch m*channels h w"] | None = None,
+        relu: bool = False,
+    ) -> Float[Tensor, "batch m*channels h w"]:
+        """Return (x - mean) / sqrt(var + eps) * weight + bias; mean and var the batch's when training.
+
+        Then `added`, and a ReLU if asked for: a network's thin layers do all of it in one pass.
+        """
         if self.training:
             self.num_batches_tracked += 1
         if self.members == 1:
             mine = (self.running_mean[0], self.running_var[0], self.weight[0], self.bias[0])
-            return folding.batch_norm(x, *mine, self.training, self.momentum, self.eps)
-        lanes = 64 // x.element_size()  # of the widest vector
-        extra = -x.shape[1] % lanes if self.training else 0
+            if self.training and lanes.lies(x) and x.dtype == self.weight.dtype:
+                return lanes.batch_norm(x, *mine, self.momentum, self.eps, added, relu)
+            y = F.batch_norm(x, *mine, self.training, self.momentum, self.eps)
+        else:
+            y = self._together(x)
+        y = y if added is None else y + added
+        return F.relu(y, inplace=True) if relu else y
+
+    def _together(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h w"]:
+        extra = -x.shape[1] % (64 // x.element_size()) if self.training else 0  # to fill the widest vector
         mean, var = _fill(self.running_mean.view(-1), extra), _fill(self.running_var.view(-1), extra)
         weight, bias = _fill(self.weight.flatten(), extra), _fill(self.bias.flatten(), extra)
         x = _fill(x, 0, 0, extra)
@@ -196,6 +215,18 @@ class BatchNorm2d(Layer):
             self.running_mean.copy_(mean[:-extra].view_as(self.running_mean))
             self.running_var.copy_(var[:-extra].view_as(self.running_var))
         return _fill(y, 0, 0, -extra)
+
+
+class MaxPool2d(nn.Module):
+    """The largest of every square of `size` pixels."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Float[Tensor, "batch m*channels h w"]) -> Float[Tensor, "batch m*channels h2 w2"]:
+        """Return every channel, `size` times smaller."""
+        return lanes.max_pool(x, self.size) if lanes.lies(x) else F.max_pool2d(x, self.size)
 
 
 class LayerNorm(Layer):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from widthwise.layers import BatchNorm2d, Conv2d, Linear, ReLU, by_member, side_by_side
+from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
@@ -39,7 +39,6 @@ class ResNet18(Network):
         stem = stages[0]
         self.conv1 = Conv2d(members, shape[0], stem, 3, padding=1, bias=False)
         self.bn1 = BatchNorm2d(members, stem)
-        self.relu = ReLU()
         self.layer1 = _stage(members, stem, stages[0], stride=1)
         self.layer2 = _stage(members, stages[0], stages[1], stride=2)
         self.layer3 = _stage(members, stages[1], stages[2], stride=2)
@@ -48,7 +47,7 @@ class ResNet18(Network):
 
     def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:
         """Return the global average pool of the last stage."""
-        x = self.relu(self.bn1(self.conv1(side_by_side(x))))
+        x = self.bn1(self.conv1(side_by_side(x)), relu=True)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = F.avg_pool2d(x, x.shape[2:])  # not x.mean, whose rounding depends on where a channel lies
         return by_member(x.flatten(1), self.members)
@@ -63,15 +62,14 @@ class _Block(nn.Module):
         self.bn1 = BatchNorm2d(members, outputs)
         self.conv2 = Conv2d(members, outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = BatchNorm2d(members, outputs)
-        self.relu, self.downsample = ReLU(), None
+        self.downsample = None
         if stride != 1 or inputs != outputs:
             shortcut = Conv2d(members, inputs, outputs, 1, stride=stride, bias=False)
             self.downsample = nn.Sequential(shortcut, BatchNorm2d(members, outputs))
 
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out)) + (x if self.downsample is None else self.downsample(x))
-        return self.relu(out)
+        out = self.bn1(self.conv1(x), relu=True)
+        return self.bn2(self.conv2(out), x if self.downsample is None else self.downsample(x), relu=True)
 
 
 def _stage(members: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:

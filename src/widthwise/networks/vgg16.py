@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from widthwise.errors import UsageError
-from widthwise.layers import BatchNorm2d, Conv2d, Dropout, Linear, ReLU, by_member, side_by_side
+from widthwise.layers import BatchNorm2d, Conv2d, Dropout, Linear, MaxPool2d, ReLU, by_member, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
@@ -74,7 +74,7 @@ class VGG16(Network):
                     self.layers.append(BatchNorm2d(members, width))
                 self.layers.append(ReLU())
                 channels = width
-            self.layers.append(nn.MaxPool2d(2))
+            self.layers.append(MaxPool2d(2))
         self.dropout = Dropout(dropout)
         self.head = Linear(members, stages[-1], classes)
 

@@ -1,0 +1,408 @@
+// Convolutions and batch norms whose vectors hold images: a tensor is [channels][height][width][images], so that any
+// number of channels, however small, fills them. One thread; sums in an order that depends on the sizes alone.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int BYTES = 64;
+#elif defined(__AVX__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+
+template <class T> struct Vector;
+template <> struct Vector<float> { typedef float type __attribute__((vector_size(BYTES))); };
+template <> struct Vector<double> { typedef double type __attribute__((vector_size(BYTES))); };
+
+// One image at a time: what is left where images do not fill a vector.
+template <class T> struct One { typedef T type __attribute__((vector_size(sizeof(T)))); };
+
+template <class T, class V> constexpr int lanes() { return sizeof(V) / sizeof(T); }
+
+template <class V, class T> inline V load(const T* from) {
+    V found;
+    std::memcpy(&found, from, sizeof(V));
+    return found;
+}
+
+// Hold a vector in a register: otherwise compilers read it anew from memory with every product.
+template <class V> inline void hold(V& given) {
+#if defined(__x86_64__)
+    if constexpr (sizeof(V) == BYTES) asm("" : "+v"(given));
+#elif defined(__aarch64__)
+    if constexpr (sizeof(V) == BYTES) asm("" : "+w"(given));
+#endif
+}
+
+template <class V, class T> inline void store(T* to, const V& given) { std::memcpy(to, &given, sizeof(V)); }
+
+struct Sizes { int64_t inputs, outputs, height, width, images, kernel, stride, padding; };
+
+// The rows (or columns) of a source that one row of the result takes, and with which row of the kernel.
+struct Line {
+    int64_t from[3], tap[3];
+    int count;
+};
+
+// Forward, row y of the result takes rows stride * y + tap - padding of the source. Backward, row y of the source was
+// taken by every row r of the result with stride * r + tap - padding = y.
+inline Line line(const Sizes& s, int64_t y, int64_t sources, bool back) {
+    Line found{{}, {}, 0};
+    for (int64_t k = 0; k < s.kernel; k++) {
+        int64_t i = back ? s.kernel - 1 - k : k;  // so that rows of the source come in order
+        int64_t r = back ? y + s.padding - i : y * s.stride + i - s.padding;
+        if (back && (r < 0 || r % s.stride)) continue;
+        if (back) r /= s.stride;
+        if (r < 0 || r >= sources) continue;
+        found.from[found.count] = r;
+        found.tap[found.count++] = i;
+    }
+    return found;
+}
+
+constexpr int64_t CACHE = 200000;  // bytes of a source that are kept at a time
+constexpr int64_t LINE = 64;       // bytes of a line of the cache
+
+// The rows of a source that one row of the result takes, of all channels and some images: [channels][kernel][width]
+// [together], row r in slot r % kernel, each beginning a line further than a power of 2, at which caches collide.
+template <class T> struct Rows {
+    const T* source;
+    int64_t channels, width, images, plane, slots, together, stride;
+    std::vector<T> kept;
+    std::vector<int64_t> there;
+
+    Rows(const T* source, int64_t channels, int64_t height, int64_t width, int64_t images, int64_t slots, int64_t least)
+        : source(source), channels(channels), width(width), images(images), plane(height * width * images), slots(slots),
+          there(slots, -1) {
+        int64_t fit = CACHE / int64_t(sizeof(T)) / (channels * slots * width) / least * least;
+        int64_t all = (images + least - 1) / least * least;
+        together = fit < least ? least : fit < all ? fit : all;
+        stride = width * together + LINE / sizeof(T);
+        kept.assign(channels * slots * stride, T(0));
+    }
+
+    void forget() { there.assign(slots, -1); }
+
+    // Copy a row if it is not there, and return where it begins.
+    int64_t take(int64_t r, int64_t first, int64_t count) {
+        int64_t begin = r % slots * stride;
+        if (there[r % slots] == r) return begin;
+        there[r % slots] = r;
+        for (int64_t c = 0; c < channels; c++) {
+            const T* from = source + c * plane + r * width * images + first;
+            T* to = kept.data() + c * slots * stride + begin;
+            if (count == images && count == together)
+                std::memcpy(to, from, width * images * sizeof(T));
+            else
+                for (int64_t x = 0; x < width; x++) std::memcpy(to + x * together, from + x * images, count * sizeof(T));
+        }
+        return begin;
+    }
+};
+
+constexpr int A = 2;  // vectors of images that are computed together
+
+// sum[b] += weight[k][b] * in[k] for K sources and B channels of the result.
+template <class T, class V, int B, int K>
+inline void sources(const T* in, int64_t plane, const T* weight, V (&sum)[B][A]) {
+    for (int k = 0; k < K; k++) {
+        V x[A];
+        for (int a = 0; a < A; a++) x[a] = load<V>(in + k * plane + a * lanes<T, V>()), hold(x[a]);
+        for (int b = 0; b < B; b++)
+            for (int a = 0; a < A; a++) sum[b][a] += weight[k * B + b] * x[a];
+    }
+}
+
+// out[c] = sum over taps and sources of weight * in, for B channels c of the result and A vectors of images.
+template <class T, int B>
+inline void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int64_t first, const T* weight, const T* bias,
+                    T* out, int64_t out_plane, int64_t count) {
+    typedef typename Vector<T>::type V;
+    constexpr int L = lanes<T, V>();
+    V sum[B][A];
+    for (int b = 0; b < B; b++)
+        for (int a = 0; a < A; a++) sum[b][a] = V{} + (bias ? bias[b] : T(0));
+    int64_t plane = in.slots * in.stride;
+    for (int i = 0; i < rows.count; i++)
+        for (int j = 0; j < columns.count; j++) {
+            const T* p = in.kept.data() + rows.from[i] + columns.from[j] + first;
+            const T* w = weight + (rows.tap[i] * in.slots + columns.tap[j]) * in.channels * B;
+            int64_t k = 0;
+            for (; k + 4 <= in.channels; k += 4, p += 4 * plane, w += 4 * B) sources<T, V, B, 4>(p, plane, w, sum);
+            for (; k < in.channels; k++, p += plane, w += B) sources<T, V, B, 1>(p, plane, w, sum);
+        }
+    for (int b = 0; b < B; b++)
+        for (int a = 0; a < A; a++) {
+            if (count >= (a + 1) * L) store(out + b * out_plane + a * L, sum[b][a]);
+            else for (int l = 0; l < count - a * L; l++) out[b * out_plane + a * L + l] = sum[b][a][l];
+        }
+}
+
+template <class T, int B>
+void pixel(const Line& rows, const Line& columns, const Rows<T>& in, const T* weight, const T* bias, T* out,
+           int64_t out_plane, int64_t count) {
+    constexpr int step = A * lanes<T, typename Vector<T>::type>();
+    for (int64_t n = 0; n < count; n += step)
+        vectors<T, B>(rows, columns, in, n, weight, bias, out + n, out_plane, count - n < step ? count - n : step);
+}
+
+// The weights of each four results, packed as [tap][source][four]; results and sources change places on the way back.
+template <class T> std::vector<T> packed(const Sizes& s, const T* weight, bool back) {
+    int64_t area = s.kernel * s.kernel, sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
+    std::vector<T> found(area * sources * results);
+    T* into = found.data();
+    for (int64_t first = 0; first < results; first += 4)
+        for (int64_t t = 0; t < area; t++)
+            for (int64_t k = 0; k < sources; k++)
+                for (int64_t c = first; c < results && c < first + 4; c++)
+                    *into++ = weight[((back ? k : c) * s.inputs + (back ? c : k)) * area + t];
+    return found;
+}
+
+template <class T>
+void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out, bool back) {
+    int64_t rows = (s.height + 2 * s.padding - s.kernel) / s.stride + 1;
+    int64_t columns = (s.width + 2 * s.padding - s.kernel) / s.stride + 1;
+    int64_t h = back ? s.height : rows, w = back ? s.width : columns, out_plane = h * w * s.images;
+    int64_t in_h = back ? rows : s.height, in_w = back ? columns : s.width;
+    int64_t sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
+    std::vector<T> weights = packed(s, weight, back);
+    Rows<T> kept(in, sources, in_h, in_w, s.images, s.kernel, A * lanes<T, typename Vector<T>::type>());
+    std::vector<Line> across;
+    for (int64_t x = 0; x < w; x++) {
+        across.push_back(line(s, x, in_w, back));
+        for (int64_t& column : across.back().from) column *= kept.together;
+    }
+    for (int64_t n = 0; n < s.images; n += kept.together) {
+        int64_t count = s.images - n < kept.together ? s.images - n : kept.together;
+        kept.forget();
+        for (int64_t y = 0; y < h; y++) {
+            Line down = line(s, y, in_h, back);
+            for (int i = 0; i < down.count; i++) down.from[i] = kept.take(down.from[i], n, count);
+            for (int64_t first = 0; first < results; first += 4) {
+                const T* own = weights.data() + first * s.kernel * s.kernel * sources;
+                const T* b = bias ? bias + first : nullptr;
+                for (int64_t x = 0; x < w; x++) {
+                    T* to = out + first * out_plane + (y * w + x) * s.images + n;
+                    switch (results - first) {
+                        case 1: pixel<T, 1>(down, across[x], kept, own, b, to, out_plane, count); break;
+                        case 2: pixel<T, 2>(down, across[x], kept, own, b, to, out_plane, count); break;
+                        case 3: pixel<T, 3>(down, across[x], kept, own, b, to, out_plane, count); break;
+                        default: pixel<T, 4>(down, across[x], kept, own, b, to, out_plane, count);
+                    }
+                }
+            }
+        }
+    }
+}
+
+// sums[b][j] += dy[b] * x[j] over neighbouring pixels of the result and some images, for B results and J taps in a row.
+template <class T, class V, int B, int J>
+inline void row(const T* dy, int64_t dy_plane, int64_t dy_step, const T* x, int64_t tap, int64_t x_step, int64_t pixels,
+                int64_t images, T* sums) {
+    constexpr int L = lanes<T, V>();
+    V sum[B][J];
+    for (int b = 0; b < B; b++)
+        for (int j = 0; j < J; j++) sum[b][j] = load<V>(sums + (b * 3 + j) * L);
+    for (int64_t p = 0; p < pixels; p++)
+        for (int64_t n = 0; n + L <= images; n += L) {
+            V v[J];
+            for (int j = 0; j < J; j++) v[j] = load<V>(x + p * x_step + j * tap + n), hold(v[j]);
+            for (int b = 0; b < B; b++) {
+                V d = load<V>(dy + b * dy_plane + p * dy_step + n);
+                hold(d);
+                for (int j = 0; j < J; j++) sum[b][j] += d * v[j];
+            }
+        }
+    for (int b = 0; b < B; b++)
+        for (int j = 0; j < J; j++) store(sums + (b * 3 + j) * L, sum[b][j]);
+}
+
+struct Weights { int64_t rows, columns, block; };
+
+// One kernel row i of one source and B results, over the rows [y0, y1) of the result and the images [n0, n1).
+template <class T, class V, int B>
+void kernel_row(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t i, int64_t y0, int64_t y1, int64_t n0,
+                int64_t n1, T* sums) {
+    int64_t N = s.images, dy_plane = g.rows * g.columns * N;
+    for (int64_t y = y0; y < y1; y++) {
+        int64_t r = y * s.stride + i - s.padding;
+        if (r < 0 || r >= s.height) continue;
+        const T* d = dy + y * g.columns * N + n0;
+        const T* from = x + r * s.width * N + n0;
+        if (s.kernel == 1) {
+            row<T, V, B, 1>(d, dy_plane, N, from, N, s.stride * N, g.columns, n1 - n0, sums);
+            continue;
+        }
+        // Columns whose three taps are all there, then the taps that the others have.
+        int64_t first = (s.padding + s.stride - 1) / s.stride;
+        int64_t last = (s.width - 3 + s.padding) / s.stride;
+        if (last >= g.columns) last = g.columns - 1;
+        if (last >= first)
+            row<T, V, B, 3>(d + first * N, dy_plane, N, from + (first * s.stride - s.padding) * N, N, s.stride * N,
+                            last - first + 1, n1 - n0, sums);
+        for (int64_t c = 0; c < g.columns; c++) {
+            if (c >= first && c <= last) continue;
+            for (int64_t j = 0; j < 3; j++) {
+                int64_t q = c * s.stride + j - s.padding;
+                if (q >= 0 && q < s.width)
+                    row<T, V, B, 1>(d + c * N, dy_plane, N, from + q * N, N, N, 1, n1 - n0, sums + j * lanes<T, V>());
+            }
+        }
+    }
+}
+
+template <class T, class V, int B>
+void kernel_rows(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t o, int64_t y0, int64_t y1, int64_t n0,
+                 int64_t n1, T* sums) {
+    for (int64_t k = 0; k < s.inputs; k++)
+        for (int64_t i = 0; i < s.kernel; i++)
+            kernel_row<T, V, B>(s, g, dy + o * g.rows * g.columns * s.images, x + k * s.height * s.width * s.images, i, y0,
+                                y1, n0, n1, sums + (k * s.kernel + i) * 12 * lanes<T, V>());
+}
+
+template <class T, class V>
+void weights_of(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t n0, int64_t n1, T* out) {
+    constexpr int L = lanes<T, V>();
+    int64_t blocks = (s.outputs + 3) / 4, each = s.inputs * s.kernel * 12;
+    std::vector<T> kept(blocks * each * L, T(0));
+    for (int64_t y0 = 0; y0 < g.rows; y0 += g.block) {
+        int64_t y1 = y0 + g.block < g.rows ? y0 + g.block : g.rows;
+        for (int64_t f = 0; f < blocks; f++) {
+            int64_t B = s.outputs - 4 * f < 4 ? s.outputs - 4 * f : 4;
+            T* own = kept.data() + f * each * L;
+            if (B == 4) kernel_rows<T, V, 4>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+            else if (B == 3) kernel_rows<T, V, 3>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+            else if (B == 2) kernel_rows<T, V, 2>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+            else kernel_rows<T, V, 1>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+        }
+    }
+    for (int64_t o = 0; o < s.outputs; o++)
+        for (int64_t k = 0; k < s.inputs; k++)
+            for (int64_t i = 0; i < s.kernel; i++)
+                for (int64_t j = 0; j < s.kernel; j++) {
+                    const T* from = kept.data() + ((o / 4) * each + (k * s.kernel + i) * 12 + (o % 4) * 3 + j) * L;
+                    T total = 0;
+                    for (int l = 0; l < L; l++) total += from[l];
+                    out[((o * s.inputs + k) * s.kernel + i) * s.kernel + j] += total;
+                }
+}
+
+template <class T>
+void weights(const Sizes& s, const T* dy, const T* x, T* out) {
+    typedef typename Vector<T>::type V;
+    constexpr int L = lanes<T, V>();
+    Weights g{(s.height + 2 * s.padding - s.kernel) / s.stride + 1, (s.width + 2 * s.padding - s.kernel) / s.stride + 1, 1};
+    g.block = 24576 / (g.columns * s.images * 5) + 1;  // rows of four results and a source that stay in the cache
+    int64_t whole = s.images / L * L;
+    weights_of<T, V>(s, g, dy, x, 0, whole, out);
+    if (whole < s.images) weights_of<T, typename One<T>::type>(s, g, dy, x, whole, s.images, out);
+}
+
+// Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass -------------------------
+
+struct Norm { int64_t channels, count, relu; };
+
+// The sums of f(i) over count numbers, of each of two terms: f gives vectors, or one number where those do not fill.
+template <class T, class F> inline void sums(int64_t count, T (&total)[2], F f) {
+    typedef typename Vector<T>::type V;
+    typedef typename One<T>::type S;
+    constexpr int L = lanes<T, V>();
+    V even[2] = {V{}, V{}}, odd[2] = {V{}, V{}};
+    int64_t i = 0;
+    for (; i + 2 * L <= count; i += 2 * L) {
+        f(i, even);
+        f(i + L, odd);
+    }
+    for (; i + L <= count; i += L) f(i, even);
+    S rest[2] = {S{}, S{}};
+    for (; i < count; i++) f(i, rest);
+    for (int k = 0; k < 2; k++) {
+        total[k] = rest[k][0];
+        for (int l = 0; l < L; l++) total[k] += even[k][l] + odd[k][l];
+    }
+}
+
+template <class T>
+void normalise(const Norm& s, const T* x, const T* weight, const T* bias, const T* added, double eps, T* mean, T* var,
+               T* out) {
+    for (int64_t c = 0; c < s.channels; c++) {
+        const T* from = x + c * s.count;
+        T* to = out + c * s.count;
+        T total[2];
+        sums<T>(s.count, total, [&](int64_t i, auto& sum) { sum[0] += load<std::decay_t<decltype(sum[0])>>(from + i); });
+        T m = mean[c] = total[0] / T(s.count);
+        sums<T>(s.count, total, [&](int64_t i, auto& sum) {
+            auto d = load<std::decay_t<decltype(sum[0])>>(from + i) - m;
+            sum[0] += d * d;
+        });
+        var[c] = total[0] / T(s.count);
+        T scale = weight[c] / T(std::sqrt(double(var[c]) + eps)), shift = bias[c] - mean[c] * scale;
+        const T* plus = added ? added + c * s.count : nullptr;
+        if (plus && s.relu)
+            for (int64_t i = 0; i < s.count; i++) { T y = from[i] * scale + shift + plus[i]; to[i] = y > 0 ? y : T(0); }
+        else if (plus)
+            for (int64_t i = 0; i < s.count; i++) to[i] = from[i] * scale + shift + plus[i];
+        else if (s.relu)
+            for (int64_t i = 0; i < s.count; i++) { T y = from[i] * scale + shift; to[i] = y > 0 ? y : T(0); }
+        else
+            for (int64_t i = 0; i < s.count; i++) to[i] = from[i] * scale + shift;
+    }
+}
+
+// dx, dweight, dbias from dy; `passed` gets the gradient of what was added, and holds dy behind the ReLU meanwhile.
+template <class T>
+void normalise_back(const Norm& s, const T* dy, const T* x, const T* y, const T* weight, const T* mean, const T* var,
+                    double eps, T* dx, T* passed, T* dweight, T* dbias) {
+    for (int64_t c = 0; c < s.channels; c++) {
+        const T *g = dy + c * s.count, *from = x + c * s.count, *at = y + c * s.count;
+        T *to = dx + c * s.count, m = mean[c], deviation = T(1 / std::sqrt(double(var[c]) + eps)), total[2];
+        if (s.relu) {
+            T* kept = passed ? passed + c * s.count : to;
+            for (int64_t i = 0; i < s.count; i++) kept[i] = at[i] > 0 ? g[i] : T(0);
+            g = kept;
+        } else if (passed)
+            std::memcpy(passed + c * s.count, g, s.count * sizeof(T));
+        sums<T>(s.count, total, [&](int64_t i, auto& sum) {
+            typedef std::decay_t<decltype(sum[0])> W;
+            W d = load<W>(g + i);
+            sum[0] += d;
+            sum[1] += d * (load<W>(from + i) - m);
+        });
+        dbias[c] = total[0];
+        dweight[c] = total[1] * deviation;
+        T scale = weight[c] * deviation, level = total[0] / T(s.count);
+        T slope = total[1] * deviation * deviation / T(s.count);
+        for (int64_t i = 0; i < s.count; i++) to[i] = scale * (g[i] - level - slope * (from[i] - m));
+    }
+}
+
+}  // namespace
+
+#define EXPORT(T, name)                                                                                                \
+    extern "C" void gather_##name(const int64_t* sizes, const T* in, const T* weight, const T* bias, T* out,           \
+                                  int64_t back) {                                                                      \
+        gather<T>(*(const Sizes*)sizes, in, weight, bias, out, back);                                                  \
+    }                                                                                                                  \
+    extern "C" void weights_##name(const int64_t* sizes, const T* dy, const T* x, T* out) {                            \
+        weights<T>(*(const Sizes*)sizes, dy, x, out);                                                                  \
+    }                                                                                                                  \
+    extern "C" void normalise_##name(const int64_t* sizes, const T* x, const T* weight, const T* bias, const T* added, \
+                                     double eps, T* mean, T* var, T* out) {                                            \
+        normalise<T>(*(const Norm*)sizes, x, weight, bias, added, eps, mean, var, out);                                \
+    }                                                                                                                  \
+    extern "C" void normalise_back_##name(const int64_t* sizes, const T* dy, const T* x, const T* y, const T* weight,  \
+                                          const T* mean, const T* var, double eps, T* dx, T* passed, T* dweight,       \
+                                          T* dbias) {                                                                  \
+        normalise_back<T>(*(const Norm*)sizes, dy, x, y, weight, mean, var, eps, dx, passed, dweight, dbias);          \
+    }
+
+EXPORT(float, float32)
+EXPORT(double, float64)

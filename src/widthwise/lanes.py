@@ -1,0 +1,204 @@
+"""Thin convolutions of one network: vectors of the processor hold images, not channels, so that they are full.
+
+PyTorch's kernels on a processor keep channels in a vector; 4 channels leave most of it empty. Here tensors lie in
+memory as [channels][height][width][images], whatever their shape says, and any number of channels fills vectors of a
+batch's images. `lanes.cpp` has convolution and batch norm so, compiled by the machine's own C++ compiler (`CXX`, c++)
+when they are first asked for, for that processor, and kept in the user's cache folder. Without a compiler nothing
+fits, and layers use PyTorch's own kernels. What it is worth: docs/fleets.md.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
+THIN = 8  # channels of a network's first layer, at most: its tensors lie so from there on,
+MOST = 64  # up to layers of so many
+FEWEST = 16  # images
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+log = logging.getLogger("widthwise")
+
+
+def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "outputs inputs k k"]) -> bool:
+    """Return whether a convolution is better computed here: thin, or a layer behind one that was."""
+    alike = x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in DTYPES and weight.shape[-1] in (1, 3)
+    thin = len(weight) <= THIN or (lies(x) and max(weight.shape[:2]) <= MOST)
+    return alike and thin and len(x) >= FEWEST and not torch.is_autocast_enabled("cpu") and library() is not None
+
+
+def lies(x: Float[Tensor, "batch channels h w"]) -> bool:
+    """Return whether a tensor of the processor's has images last in memory, and can be computed on here."""
+    last = x.device.type == "cpu" and x.ndim == 4 and len(x) > 1 and x.permute(1, 2, 3, 0).is_contiguous()
+    return last and library() is not None
+
+
+def convolve(
+    x: Float[Tensor, "batch inputs h w"],
+    weight: Float[Tensor, "outputs inputs k k"],
+    bias: Float[Tensor, " outputs"] | None,
+    stride: int,
+    padding: int,
+) -> Float[Tensor, "batch outputs h2 w2"]:
+    """Return F.conv2d(x, weight, bias, stride, padding) of a kernel of 1 or 3, images last in memory."""
+    y = _Convolution.apply(x, weight, bias, stride, padding)
+    assert isinstance(y, Tensor)
+    return y
+
+
+def batch_norm(
+    x: Float[Tensor, "batch channels h w"],
+    running_mean: Float[Tensor, " channels"],
+    running_var: Float[Tensor, " channels"],
+    weight: Float[Tensor, " channels"],
+    bias: Float[Tensor, " channels"],
+    momentum: float,
+    eps: float,
+    added: Float[Tensor, "batch channels h w"] | None = None,
+    relu: bool = False,
+) -> Float[Tensor, "batch channels h w"]:
+    """Return F.batch_norm of the same arguments in training, plus `added`, behind a ReLU if asked for."""
+    y, mean, var = _BatchNorm.apply(x, weight, bias, added, relu, eps)
+    n = x.numel() // x.shape[1]
+    running_mean.lerp_(mean, momentum)
+    running_var.lerp_(var * (n / (n - 1)), momentum)
+    return y
+
+
+def max_pool(x: Float[Tensor, "batch channels h w"], size: int) -> Float[Tensor, "batch channels h w"]:
+    """Return F.max_pool2d(x, size) of a tensor whose images are last in memory: to PyTorch, channels in that place."""
+    return torch.nn.functional.max_pool2d(x.transpose(0, 1), size).transpose(0, 1)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+        """Return the convolution."""
+        x, weight = _laid(x), weight.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.sizes = _sizes(x, weight, stride, padding)
+        rows, columns = ((n + 2 * padding - weight.shape[2]) // stride + 1 for n in x.shape[2:])
+        y = _empty(x, len(x), len(weight), rows, columns)
+        _call("gather", x.dtype, ctx.sizes, x, weight, bias, y, 0)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients of x, weight and bias."""
+        (x, weight), dy = ctx.saved_tensors, _laid(dy)
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dx = _empty(x, *x.shape)
+            _call("gather", x.dtype, ctx.sizes, dy, weight, None, dx, 1)
+        if ctx.needs_input_grad[1]:
+            dweight = torch.zeros_like(weight)
+            _call("weights", x.dtype, ctx.sizes, dy, x, dweight)
+        dbias = dy.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return dx, dweight, dbias, None, None
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (y, mean, biased variance) of every channel."""
+        x, added = _laid(x), None if added is None else _laid(added)
+        weight, bias, y = weight.contiguous(), bias.contiguous(), _empty(x, *x.shape)
+        mean, var = torch.empty_like(weight), torch.empty_like(weight)
+        ctx.sizes, ctx.eps = (x.shape[1], x.numel() // x.shape[1], int(relu)), eps
+        _call("normalise", x.dtype, ctx.sizes, x, weight, bias, added, eps, mean, var, y)
+        ctx.save_for_backward(x, y, weight, mean, var)
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients of x, weight, bias and what was added."""
+        (x, y, weight, mean, var), dy = ctx.saved_tensors, _laid(dy)
+        dx, passed = _empty(x, *x.shape), _empty(x, *x.shape) if ctx.needs_input_grad[3] else None
+        dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
+        given = (dy, x, y, weight, mean, var, ctx.eps, dx, passed, dweight, dbias)
+        _call("normalise_back", x.dtype, ctx.sizes, *given)
+        return dx, dweight, dbias, passed, None, None
+
+
+# Memory and the compiled library ------------------------------------------------------------------------
+
+
+def _laid(x: Tensor) -> Tensor:
+    """Return a tensor with its images last in memory."""
+    return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
+def _empty(like: Tensor, batch: int, channels: int, rows: int, columns: int) -> Tensor:
+    """Return an unfilled tensor with its images last in memory: not a view, so that a ReLU may overwrite it."""
+    strides = (1, rows * columns * batch, columns * batch, batch)
+    return torch.empty_strided((batch, channels, rows, columns), strides, dtype=like.dtype)
+
+
+def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, ...]:
+    batch, inputs, height, width = x.shape
+    return inputs, len(weight), height, width, batch, weight.shape[2], stride, padding
+
+
+def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Tensor | float | None) -> None:
+    found = library()
+    assert found is not None, "a layer that does not fit"
+    arguments = [(ctypes.c_int64 * len(sizes))(*sizes), *map(_argument, given)]
+    getattr(found, f"{name}_{DTYPES[dtype]}")(*arguments)
+
+
+def _argument(given: Tensor | float | None) -> Any:
+    if isinstance(given, int):
+        return ctypes.c_int64(given)
+    if isinstance(given, float):
+        return ctypes.c_double(given)
+    return ctypes.c_void_p(None if given is None else given.data_ptr())
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """Return the compiled library, compiled now if it is not in the cache folder; None without a compiler."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    try:
+        target = _folder() / f"lanes-{_key(compiler)}.so"
+        if not target.exists():
+            _compile(compiler, target)
+        return ctypes.CDLL(str(target))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.debug("no C++ compiler (%s): thin convolutions are PyTorch's", error)
+        return None
+
+
+def _key(compiler: list[str]) -> str:
+    """Return a name for the source and the processor and version that the compiler says it compiles for."""
+    told = subprocess.run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True)
+    return hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + told.stdout).hexdigest()[:16]
+
+
+def _folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "widthwise"
+
+
+def _compile(compiler: list[str], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # whole or not at all, whoever else compiles
+        made = Path(folder) / target.name
+        subprocess.run([*compiler, *FLAGS, "-o", str(made), str(SOURCE)], capture_output=True, check=True)
+        os.replace(made, target)
