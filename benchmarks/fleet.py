@@ -13,18 +13,22 @@ contenders take turns in every round, so that a drift of the machine hits them a
     serial_best     the fastest of contiguous and channels-last, float32 and bfloat16, fused SGD, compiled if asked for
     vmap            torch.func.vmap of grad over as many networks as the fleet has
     fleet           Widthwise's training loop
+    processes       the same in --processes at once, one thread each, as a study trains; their rates added
     matrix_rate_share   the fleet's floating point operations over those of a float32 matrix product beside it
 
-Result: docs/log/2026-11-25-fleet.txt, read in docs/fleets.md.
+Results: docs/log/*-fleet*.txt, read in docs/fleets.md.
 """
 
 import argparse
 import json
+import multiprocessing
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise, product
 
 import torch
@@ -153,7 +157,8 @@ class Bench:
             found[f"serial {layout} {name}"] = self.serial(memory, dtype, fused=True)
         if self.args.compile:
             found["serial compiled"] = self.serial(torch.contiguous_format, None, fused=True, compiled=True)
-        return found | {"vmap": self.vmapped(), "fleet": self.fleet, "matrix": matrix_rate(self.device)}
+        found |= {"vmap": self.vmapped(), "fleet": self.fleet, "matrix": matrix_rate(self.device)}
+        return found | ({"processes": self.at_once()} if self.args.processes > 1 else {})
 
     def batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return one network's next batch: bytes gathered, moved and mirrored, normalised; or tokens padded."""
@@ -216,6 +221,12 @@ class Bench:
         train(network, member_seeds, self.samples, self.run.training, state, events, autocast=self.form.autocast)
         return self.size * (len(ends) - 1) / (ends[-1] - ends[0])
 
+    def at_once(self) -> Callable[[], float]:
+        """Return the measurement of several processes that train a fleet each at the same time."""
+        count = self.args.processes
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+        return lambda: sum(pool.map(one_fleet, [self.args] * count))
+
     def timed(self, step: Callable[[], None], networks: int) -> float:
         start = self.now()
         for _ in range(self.args.steps):
@@ -226,6 +237,18 @@ class Bench:
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
         return time.perf_counter()
+
+
+@cache
+def bench_of(arguments: str) -> "Bench":
+    """Return a process's own bench, made once."""
+    torch.set_num_threads(1)
+    return Bench(argparse.Namespace(**json.loads(arguments)))
+
+
+def one_fleet(args: argparse.Namespace) -> float:
+    """Return the rate of a fleet in this process."""
+    return bench_of(json.dumps(vars(args))).fleet()
 
 
 def matrix_rate(device: str) -> Callable[[], float]:
@@ -280,6 +303,8 @@ def summary(bench: Bench) -> dict:
         "serial_best_form": best.removeprefix("serial "),
         "vmap": round(images["vmap"], 1),
         "fleet": round(images["fleet"], 1),
+        **({"processes": round(images["processes"], 1)} if "processes" in images else {}),
+        **({"over_one_process": round(images["processes"] / images["fleet"], 2)} if "processes" in images else {}),
         "form": bench.form.kind,
         "size": bench.size,
         "matrix_rate_share": round(images["fleet"] * flops / matrix, 3),
@@ -300,6 +325,7 @@ def main() -> None:
     )
     parser.add_argument("--shared-batches", action="store_true")
     parser.add_argument("--size", type=int, help="members of the fleet; the table's if left out")
+    parser.add_argument("--processes", type=int, default=1, help="that train a fleet each at once, beside one alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="let torch.compile take part in serial_best")
     parser.add_argument("--steps", type=int, default=2, help="of each contender in a round")
