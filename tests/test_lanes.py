@@ -113,6 +113,33 @@ def test_pooling_and_its_gradient_are_pytorchs(shape, seed):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("heads", "size"), [(4, 4), (2, 3), (1, 1), (3, 8), (2, 32)])
+def test_attention_and_its_gradient_are_pytorchs_of_each_text(heads, size, seed):
+    lengths = [5, 0, 1, 64, 17, 2]
+    starts = torch.tensor([0, *lengths]).cumsum(0)
+    mixed = drawn(seed, sum(lengths), 3 * heads * size)
+
+    def theirs(mixed):
+        own = [part.view(-1, 3, heads, size).permute(1, 2, 0, 3).unsqueeze(1) for part in mixed.split(lengths)]
+        found = [F.scaled_dot_product_attention(*qkv)[0] for qkv in own]  # (heads, tokens, size)
+        return torch.cat([y.transpose(0, 1).flatten(1) for y in found])
+
+    ours = with_gradients(lambda x: lanes.attention(x, starts, heads), mixed)
+    assert_equal(ours, with_gradients(theirs, mixed))
+    single = lanes.attention(mixed.float(), starts, heads)
+    torch.testing.assert_close(single, ours[0].float(), rtol=0, atol=1e-5 * float(ours[0].abs().max()))
+
+
+@needs_compiler
+def test_attention_of_large_and_small_scores_stays_finite(seed):
+    mixed = drawn(seed, 20, 24).float() * 1e3
+    y, gradient = with_gradients(lambda x: lanes.attention(x, torch.tensor([0, 20]), 2), mixed)
+    assert y.isfinite().all()
+    assert gradient.isfinite().all()
+    assert bool((y.amax(0) <= mixed[:, 16:].amax(0) + 1e-2).all())
+
+
+@needs_compiler
 def test_a_nan_stays_with_its_image(seed):
     x = drawn(seed, 40, 3, 6, 6)
     x[7] = float("nan")
@@ -143,6 +170,7 @@ def test_what_fits_is_thin_on_a_processor_and_of_one_dtype(monkeypatch):
         assert not lanes.fits(x, weight)
     monkeypatch.setattr(lanes, "library", lambda: None)
     assert not lanes.fits(x, weight)
+    assert not lanes.lies(x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2))
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])

@@ -36,7 +36,7 @@ class Form:
     """How a run is computed.
 
     Attributes:
-        kind: "alone", one network at a time, images in the lanes of a vector; "grouped", convolutions of a fleet as one
+        kind: "alone", one network at a time, its thin layers by `lanes`; "grouped", convolutions of a fleet as one
             of groups; "batched", matrix products of a fleet as one batched product.
         size: members of a fleet, at most.
         autocast: its dtype, if any.
@@ -58,7 +58,6 @@ ALONE = Form("alone", 1)
 TABLE = {
     "cpu": {
         "mlp": ((65, Form("batched", 64)), (257, Form("batched", 16))),
-        "transformer": ((33, Form("batched", 4)),),
         "threshold_mlp": ((1001, Form("batched", 32)),),
     },
     "cuda": {

@@ -1,5 +1,6 @@
-// Convolutions and batch norms whose vectors hold images: a tensor is [channels][height][width][images], so that any
-// number of channels, however small, fills them. One thread; sums in an order that depends on the sizes alone.
+// Layers of one thin network, by vectors that are full. Of convolutions and batch norms they hold images: a tensor is
+// [channels][height][width][images]. Of attention they hold tokens that ask. One thread; sums in an order that depends
+// on the sizes alone.
 
 #include <cmath>
 #include <cstdint>
@@ -17,23 +18,38 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 
-template <class T> struct Vector;
-template <> struct Vector<float> { typedef float type __attribute__((vector_size(BYTES))); };
-template <> struct Vector<double> { typedef double type __attribute__((vector_size(BYTES))); };
+template <class T>
+struct Vector;
+template <>
+struct Vector<float> {
+    typedef float type __attribute__((vector_size(BYTES)));
+};
+template <>
+struct Vector<double> {
+    typedef double type __attribute__((vector_size(BYTES)));
+};
 
 // One image at a time: what is left where images do not fill a vector.
-template <class T> struct One { typedef T type __attribute__((vector_size(sizeof(T)))); };
+template <class T>
+struct One {
+    typedef T type __attribute__((vector_size(sizeof(T))));
+};
 
-template <class T, class V> constexpr int lanes() { return sizeof(V) / sizeof(T); }
+template <class T, class V>
+constexpr int lanes() {
+    return sizeof(V) / sizeof(T);
+}
 
-template <class V, class T> inline V load(const T* from) {
+template <class V, class T>
+inline V load(const T* from) {
     V found;
     std::memcpy(&found, from, sizeof(V));
     return found;
 }
 
 // Hold a vector in a register: otherwise compilers read it anew from memory with every product.
-template <class V> inline void hold(V& given) {
+template <class V>
+inline void hold(V& given) {
 #if defined(__x86_64__)
     if constexpr (sizeof(V) == BYTES) asm("" : "+v"(given));
 #elif defined(__aarch64__)
@@ -41,9 +57,14 @@ template <class V> inline void hold(V& given) {
 #endif
 }
 
-template <class V, class T> inline void store(T* to, const V& given) { std::memcpy(to, &given, sizeof(V)); }
+template <class V, class T>
+inline void store(T* to, const V& given) {
+    std::memcpy(to, &given, sizeof(V));
+}
 
-struct Sizes { int64_t inputs, outputs, height, width, images, kernel, stride, padding; };
+struct Sizes {
+    int64_t inputs, outputs, height, width, images, kernel, stride, padding;
+};
 
 // The rows (or columns) of a source that one row of the result takes, and with which row of the kernel.
 struct Line {
@@ -72,14 +93,20 @@ constexpr int64_t LINE = 64;       // bytes of a line of the cache
 
 // The rows of a source that one row of the result takes, of all channels and some images: [channels][kernel][width]
 // [together], row r in slot r % kernel, each beginning a line further than a power of 2, at which caches collide.
-template <class T> struct Rows {
+template <class T>
+struct Rows {
     const T* source;
     int64_t channels, width, images, plane, slots, together, stride;
     std::vector<T> kept;
     std::vector<int64_t> there;
 
     Rows(const T* source, int64_t channels, int64_t height, int64_t width, int64_t images, int64_t slots, int64_t least)
-        : source(source), channels(channels), width(width), images(images), plane(height * width * images), slots(slots),
+        : source(source),
+          channels(channels),
+          width(width),
+          images(images),
+          plane(height * width * images),
+          slots(slots),
           there(slots, -1) {
         int64_t fit = CACHE / int64_t(sizeof(T)) / (channels * slots * width) / least * least;
         int64_t all = (images + least - 1) / least * least;
@@ -101,7 +128,8 @@ template <class T> struct Rows {
             if (count == images && count == together)
                 std::memcpy(to, from, width * images * sizeof(T));
             else
-                for (int64_t x = 0; x < width; x++) std::memcpy(to + x * together, from + x * images, count * sizeof(T));
+                for (int64_t x = 0; x < width; x++)
+                    std::memcpy(to + x * together, from + x * images, count * sizeof(T));
         }
         return begin;
     }
@@ -122,8 +150,8 @@ inline void sources(const T* in, int64_t plane, const T* weight, V (&sum)[B][A])
 
 // out[c] = sum over taps and sources of weight * in, for B channels c of the result and A vectors of images.
 template <class T, int B>
-inline void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int64_t first, const T* weight, const T* bias,
-                    T* out, int64_t out_plane, int64_t count) {
+inline void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int64_t first, const T* weight,
+                    const T* bias, T* out, int64_t out_plane, int64_t count) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
     V sum[B][A];
@@ -140,8 +168,10 @@ inline void vectors(const Line& rows, const Line& columns, const Rows<T>& in, in
         }
     for (int b = 0; b < B; b++)
         for (int a = 0; a < A; a++) {
-            if (count >= (a + 1) * L) store(out + b * out_plane + a * L, sum[b][a]);
-            else for (int l = 0; l < count - a * L; l++) out[b * out_plane + a * L + l] = sum[b][a][l];
+            if (count >= (a + 1) * L)
+                store(out + b * out_plane + a * L, sum[b][a]);
+            else
+                for (int l = 0; l < count - a * L; l++) out[b * out_plane + a * L + l] = sum[b][a][l];
         }
 }
 
@@ -154,7 +184,8 @@ void pixel(const Line& rows, const Line& columns, const Rows<T>& in, const T* we
 }
 
 // The weights of each four results, packed as [tap][source][four]; results and sources change places on the way back.
-template <class T> std::vector<T> packed(const Sizes& s, const T* weight, bool back) {
+template <class T>
+std::vector<T> packed(const Sizes& s, const T* weight, bool back) {
     int64_t area = s.kernel * s.kernel, sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
     std::vector<T> found(area * sources * results);
     T* into = found.data();
@@ -192,10 +223,17 @@ void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out,
                 for (int64_t x = 0; x < w; x++) {
                     T* to = out + first * out_plane + (y * w + x) * s.images + n;
                     switch (results - first) {
-                        case 1: pixel<T, 1>(down, across[x], kept, own, b, to, out_plane, count); break;
-                        case 2: pixel<T, 2>(down, across[x], kept, own, b, to, out_plane, count); break;
-                        case 3: pixel<T, 3>(down, across[x], kept, own, b, to, out_plane, count); break;
-                        default: pixel<T, 4>(down, across[x], kept, own, b, to, out_plane, count);
+                        case 1:
+                            pixel<T, 1>(down, across[x], kept, own, b, to, out_plane, count);
+                            break;
+                        case 2:
+                            pixel<T, 2>(down, across[x], kept, own, b, to, out_plane, count);
+                            break;
+                        case 3:
+                            pixel<T, 3>(down, across[x], kept, own, b, to, out_plane, count);
+                            break;
+                        default:
+                            pixel<T, 4>(down, across[x], kept, own, b, to, out_plane, count);
                     }
                 }
             }
@@ -225,12 +263,14 @@ inline void row(const T* dy, int64_t dy_plane, int64_t dy_step, const T* x, int6
         for (int j = 0; j < J; j++) store(sums + (b * 3 + j) * L, sum[b][j]);
 }
 
-struct Weights { int64_t rows, columns, block; };
+struct Weights {
+    int64_t rows, columns, block;
+};
 
 // One kernel row i of one source and B results, over the rows [y0, y1) of the result and the images [n0, n1).
 template <class T, class V, int B>
-void kernel_row(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t i, int64_t y0, int64_t y1, int64_t n0,
-                int64_t n1, T* sums) {
+void kernel_row(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t i, int64_t y0, int64_t y1,
+                int64_t n0, int64_t n1, T* sums) {
     int64_t N = s.images, dy_plane = g.rows * g.columns * N;
     for (int64_t y = y0; y < y1; y++) {
         int64_t r = y * s.stride + i - s.padding;
@@ -260,12 +300,12 @@ void kernel_row(const Sizes& s, const Weights& g, const T* dy, const T* x, int64
 }
 
 template <class T, class V, int B>
-void kernel_rows(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t o, int64_t y0, int64_t y1, int64_t n0,
-                 int64_t n1, T* sums) {
+void kernel_rows(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t o, int64_t y0, int64_t y1,
+                 int64_t n0, int64_t n1, T* sums) {
     for (int64_t k = 0; k < s.inputs; k++)
         for (int64_t i = 0; i < s.kernel; i++)
-            kernel_row<T, V, B>(s, g, dy + o * g.rows * g.columns * s.images, x + k * s.height * s.width * s.images, i, y0,
-                                y1, n0, n1, sums + (k * s.kernel + i) * 12 * lanes<T, V>());
+            kernel_row<T, V, B>(s, g, dy + o * g.rows * g.columns * s.images, x + k * s.height * s.width * s.images, i,
+                                y0, y1, n0, n1, sums + (k * s.kernel + i) * 12 * lanes<T, V>());
 }
 
 template <class T, class V>
@@ -278,10 +318,14 @@ void weights_of(const Sizes& s, const Weights& g, const T* dy, const T* x, int64
         for (int64_t f = 0; f < blocks; f++) {
             int64_t B = s.outputs - 4 * f < 4 ? s.outputs - 4 * f : 4;
             T* own = kept.data() + f * each * L;
-            if (B == 4) kernel_rows<T, V, 4>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
-            else if (B == 3) kernel_rows<T, V, 3>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
-            else if (B == 2) kernel_rows<T, V, 2>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
-            else kernel_rows<T, V, 1>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+            if (B == 4)
+                kernel_rows<T, V, 4>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+            else if (B == 3)
+                kernel_rows<T, V, 3>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+            else if (B == 2)
+                kernel_rows<T, V, 2>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
+            else
+                kernel_rows<T, V, 1>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
         }
     }
     for (int64_t o = 0; o < s.outputs; o++)
@@ -299,19 +343,24 @@ template <class T>
 void weights(const Sizes& s, const T* dy, const T* x, T* out) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
-    Weights g{(s.height + 2 * s.padding - s.kernel) / s.stride + 1, (s.width + 2 * s.padding - s.kernel) / s.stride + 1, 1};
+    Weights g{(s.height + 2 * s.padding - s.kernel) / s.stride + 1, (s.width + 2 * s.padding - s.kernel) / s.stride + 1,
+              1};
     g.block = 24576 / (g.columns * s.images * 5) + 1;  // rows of four results and a source that stay in the cache
     int64_t whole = s.images / L * L;
     weights_of<T, V>(s, g, dy, x, 0, whole, out);
     if (whole < s.images) weights_of<T, typename One<T>::type>(s, g, dy, x, whole, s.images, out);
 }
 
-// Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass -------------------------
+// Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass
+// -------------------------
 
-struct Norm { int64_t channels, count, relu; };
+struct Norm {
+    int64_t channels, count, relu;
+};
 
 // The sums of f(i) over count numbers, of each of two terms: f gives vectors, or one number where those do not fill.
-template <class T, class F> inline void sums(int64_t count, T (&total)[2], F f) {
+template <class T, class F>
+inline void sums(int64_t count, T (&total)[2], F f) {
     typedef typename Vector<T>::type V;
     typedef typename One<T>::type S;
     constexpr int L = lanes<T, V>();
@@ -337,7 +386,8 @@ void normalise(const Norm& s, const T* x, const T* weight, const T* bias, const 
         const T* from = x + c * s.count;
         T* to = out + c * s.count;
         T total[2];
-        sums<T>(s.count, total, [&](int64_t i, auto& sum) { sum[0] += load<std::decay_t<decltype(sum[0])>>(from + i); });
+        sums<T>(s.count, total,
+                [&](int64_t i, auto& sum) { sum[0] += load<std::decay_t<decltype(sum[0])>>(from + i); });
         T m = mean[c] = total[0] / T(s.count);
         sums<T>(s.count, total, [&](int64_t i, auto& sum) {
             auto d = load<std::decay_t<decltype(sum[0])>>(from + i) - m;
@@ -347,11 +397,17 @@ void normalise(const Norm& s, const T* x, const T* weight, const T* bias, const 
         T scale = weight[c] / T(std::sqrt(double(var[c]) + eps)), shift = bias[c] - mean[c] * scale;
         const T* plus = added ? added + c * s.count : nullptr;
         if (plus && s.relu)
-            for (int64_t i = 0; i < s.count; i++) { T y = from[i] * scale + shift + plus[i]; to[i] = y > 0 ? y : T(0); }
+            for (int64_t i = 0; i < s.count; i++) {
+                T y = from[i] * scale + shift + plus[i];
+                to[i] = y > 0 ? y : T(0);
+            }
         else if (plus)
             for (int64_t i = 0; i < s.count; i++) to[i] = from[i] * scale + shift + plus[i];
         else if (s.relu)
-            for (int64_t i = 0; i < s.count; i++) { T y = from[i] * scale + shift; to[i] = y > 0 ? y : T(0); }
+            for (int64_t i = 0; i < s.count; i++) {
+                T y = from[i] * scale + shift;
+                to[i] = y > 0 ? y : T(0);
+            }
         else
             for (int64_t i = 0; i < s.count; i++) to[i] = from[i] * scale + shift;
     }
@@ -384,6 +440,228 @@ void normalise_back(const Norm& s, const T* dy, const T* x, const T* y, const T*
     }
 }
 
+// Attention of texts that lie end to end, token after token, each with the queries, keys and values of all heads
+// --------
+
+struct Texts {
+    int64_t texts, heads, size;
+};
+
+inline Vector<float>::type exponential(Vector<float>::type x) {  // the coefficients of Cephes' expf
+    typedef Vector<float>::type V;
+    typedef int32_t I __attribute__((vector_size(BYTES)));
+    x = x > -87.0f ? x : V{} - 87.0f;
+    V shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits are the rounded whole number
+    V whole = shifted - 12582912.0f;
+    V r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    V p = V{} + 1.9875691500e-4f;
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        p = p * r + c;
+    I bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits - 0x4B400000 + 127) << 23;
+    V power;
+    std::memcpy(&power, &bits, sizeof power);
+    return (p * r * r + r + 1.0f) * power;
+}
+
+inline Vector<double>::type exponential(Vector<double>::type x) {
+    for (int l = 0; l < int(sizeof(x) / sizeof(double)); l++) x[l] = std::exp(x[l]);
+    return x;
+}
+
+template <class V>
+inline auto across(const V& v) {
+    auto total = v[0];
+    for (int l = 1; l < int(sizeof(V) / sizeof(v[0])); l++) total += v[l];
+    return total;
+}
+
+// out[b][a] = sum over d of weight[b][d] * in[d][a]: B rows of numbers, each times vectors of as many as `in` has.
+template <class T, class V, int B>
+inline void rows_times(const T* weight, int64_t step, const T* in, int64_t plane, int64_t size, V (&sum)[B][A]) {
+    for (int b = 0; b < B; b++)
+        for (int a = 0; a < A; a++) sum[b][a] = V{};
+    for (int64_t d = 0; d < size; d++) {
+        V x[A];
+        for (int a = 0; a < A; a++) x[a] = load<V>(in + d * plane + a * lanes<T, V>()), hold(x[a]);
+        for (int b = 0; b < B; b++)
+            for (int a = 0; a < A; a++) sum[b][a] += weight[b * step + d] * x[a];
+    }
+}
+
+// out[d] = sum over j of weight[j][d] * in[j], for the `size` numbers of each of `count` rows.
+template <class T, class V>
+inline void sum_of_rows(const T* weight, int64_t step, const T* in, int64_t plane, int64_t count, int64_t size, T* out,
+                        int64_t out_plane) {
+    constexpr int L = lanes<T, V>();
+    for (int64_t d = 0; d < size; d += 4) {
+        int64_t B = size - d < 4 ? size - d : 4;
+        V sum[4][A];
+        for (auto& s : sum)
+            for (int a = 0; a < A; a++) s[a] = V{};
+        for (int64_t j = 0; j < count; j++) {
+            V x[A];
+            for (int a = 0; a < A; a++) x[a] = load<V>(in + j * plane + a * L), hold(x[a]);
+            const T* w = weight + j * step + d;
+            if (B == 4)
+                for (int b = 0; b < 4; b++)
+                    for (int a = 0; a < A; a++) sum[b][a] += w[b] * x[a];
+            else
+                for (int b = 0; b < B; b++)
+                    for (int a = 0; a < A; a++) sum[b][a] += w[b] * x[a];
+        }
+        for (int b = 0; b < B; b++)
+            for (int a = 0; a < A; a++) store(out + (d + b) * out_plane + a * L, sum[b][a]);
+    }
+}
+
+// out[j][d] = sum over i of left[j][i] * right[d][i], for i in whole vectors, J rows on the left and B on the right.
+template <class T, class V, int J, int B>
+inline void products(const T* left, const T* right, int64_t plane, T* out, int64_t step) {
+    V sum[J][B];
+    for (int j = 0; j < J; j++)
+        for (int b = 0; b < B; b++) sum[j][b] = V{};
+    for (int64_t i = 0; i < plane; i += lanes<T, V>()) {
+        V x[J];
+        for (int j = 0; j < J; j++) x[j] = load<V>(left + j * plane + i), hold(x[j]);
+        for (int b = 0; b < B; b++) {
+            V y = load<V>(right + b * plane + i);
+            hold(y);
+            for (int j = 0; j < J; j++) sum[j][b] += x[j] * y;
+        }
+    }
+    for (int j = 0; j < J; j++)
+        for (int b = 0; b < B; b++) out[j * step + b] = across(sum[j][b]);
+}
+
+template <class T, class V, int J>
+inline void products(const T* left, const T* right, int64_t plane, int64_t size, T* out, int64_t step) {
+    int64_t d = 0;
+    for (; d + 4 <= size; d += 4) products<T, V, J, 4>(left, right + d * plane, plane, out + d, step);
+    for (; d < size; d++) products<T, V, J, 1>(left, right + d * plane, plane, out + d, step);
+}
+
+// One head of one text: what is kept of it while it is computed, tokens that ask in the lanes.
+template <class T>
+struct Head {
+    typedef typename Vector<T>::type V;
+    static constexpr int L = lanes<T, V>(), together = A * L;
+    int64_t tokens, plane, size, step;
+    std::vector<T> asked, scores, slopes, given, found;
+
+    void begin(int64_t count, int64_t numbers, int64_t row) {
+        tokens = count, size = numbers, step = row;
+        plane = (count + together - 1) / together * together;
+        for (auto* kept : {&asked, &given, &found}) kept->assign(size * plane, T(0));
+        scores.resize(tokens * plane), slopes.resize(tokens * plane);
+    }
+
+    void turned(const T* rows, int64_t step, T scale, std::vector<T>& into) const {
+        for (int64_t i = 0; i < tokens; i++)
+            for (int64_t d = 0; d < size; d++) into[d * plane + i] = rows[i * step + d] * scale;
+    }
+
+    // scores[j][i] = sum over d of rows[j][d] * in[d][i], for the tokens i of a group from `first` on.
+    void against(const T* rows, const std::vector<T>& in, int64_t first, std::vector<T>& into) const {
+        int64_t j = 0;
+        for (; j + 4 <= tokens; j += 4) {
+            V sum[4][A];
+            rows_times<T, V, 4>(rows + j * step, step, in.data() + first, plane, size, sum);
+            for (int b = 0; b < 4; b++)
+                for (int a = 0; a < A; a++) store(into.data() + (j + b) * plane + first + a * L, sum[b][a]);
+        }
+        for (; j < tokens; j++) {
+            V sum[1][A];
+            rows_times<T, V, 1>(rows + j * step, step, in.data() + first, plane, size, sum);
+            for (int a = 0; a < A; a++) store(into.data() + j * plane + first + a * L, sum[0][a]);
+        }
+    }
+
+    // out[j][d] = sum over tokens i of left[j][i] * right[d][i].
+    void along(const std::vector<T>& left, const std::vector<T>& right, T* out) const {
+        int64_t j = 0;
+        for (; j + 3 <= tokens; j += 3)
+            products<T, V, 3>(left.data() + j * plane, right.data(), plane, size, out + j * step, step);
+        for (; j < tokens; j++)
+            products<T, V, 1>(left.data() + j * plane, right.data(), plane, size, out + j * step, step);
+    }
+
+    void forward(const T* q, const T* k, const T* v, T* y, int64_t y_step, T* log_sums) {
+        turned(q, step, T(1 / std::sqrt(double(size))), asked);
+        std::vector<T> totals(plane);
+        for (int64_t first = 0; first < plane; first += together) {
+            against(k, asked, first, scores);
+            for (int a = 0; a < A; a++) {
+                T* own = scores.data() + first + a * L;
+                V most = load<V>(own), sum = V{};
+                for (int64_t j = 1; j < tokens; j++) {
+                    V s = load<V>(own + j * plane);
+                    most = s > most ? s : most;
+                }
+                for (int64_t j = 0; j < tokens; j++) {
+                    V p = exponential(load<V>(own + j * plane) - most);
+                    sum += p;
+                    store(own + j * plane, p);
+                }
+                store(totals.data() + first + a * L, sum);
+                for (int l = 0; l < L && first + a * L + l < tokens; l++)
+                    log_sums[first + a * L + l] = most[l] + std::log(sum[l]);
+            }
+            sum_of_rows<T, V>(v, step, scores.data() + first, plane, tokens, size, found.data() + first, plane);
+        }
+        for (int64_t i = 0; i < tokens; i++)
+            for (int64_t d = 0; d < size; d++) y[i * y_step + d] = found[d * plane + i] / totals[i];
+    }
+
+    void backward(const T* q, const T* k, const T* v, const T* y, const T* dy, int64_t y_step, const T* log_sums, T* dq,
+                  T* dk, T* dv) {
+        T scale = T(1 / std::sqrt(double(size)));
+        turned(q, step, scale, asked);
+        turned(dy, y_step, T(1), given);
+        std::vector<T> ends(plane, T(0)), levels(plane, T(0));
+        for (int64_t i = 0; i < tokens; i++) {
+            ends[i] = log_sums[i];
+            for (int64_t d = 0; d < size; d++) levels[i] += dy[i * y_step + d] * y[i * y_step + d];
+        }
+        for (int64_t first = 0; first < plane; first += together) {
+            against(k, asked, first, scores);
+            against(v, given, first, slopes);
+            for (int64_t j = 0; j < tokens; j++)
+                for (int a = 0; a < A; a++) {
+                    int64_t at = j * plane + first + a * L;
+                    V p = exponential(load<V>(scores.data() + at) - load<V>(ends.data() + first + a * L));
+                    V slope = p * (load<V>(slopes.data() + at) - load<V>(levels.data() + first + a * L));
+                    store(scores.data() + at, p), store(slopes.data() + at, slope);
+                }
+            sum_of_rows<T, V>(k, step, slopes.data() + first, plane, tokens, size, found.data() + first, plane);
+        }
+        for (int64_t i = 0; i < tokens; i++)
+            for (int64_t d = 0; d < size; d++) dq[i * step + d] = found[d * plane + i] * scale;
+        along(slopes, asked, dk);
+        along(scores, given, dv);
+    }
+};
+
+// mixed is [tokens][queries, keys, values][heads][size], y [tokens][heads][size], log_sums [heads][tokens].
+template <class T>
+void attend(const Texts& s, const int64_t* starts, const T* mixed, T* y, T* log_sums, const T* dy, T* dmixed) {
+    Head<T> head;
+    int64_t units = s.heads * s.size, step = 3 * units, all = starts[s.texts];
+    for (int64_t t = 0; t < s.texts; t++)
+        for (int64_t h = 0; h < s.heads && starts[t + 1] > starts[t]; h++) {
+            int64_t from = starts[t] * step + h * s.size, to = starts[t] * units + h * s.size;
+            const T *q = mixed + from, *k = q + units, *v = k + units;
+            T* ends = log_sums + h * all + starts[t];
+            head.begin(starts[t + 1] - starts[t], s.size, step);
+            if (dmixed) {
+                T* dq = dmixed + from;
+                head.backward(q, k, v, y + to, dy + to, units, ends, dq, dq + units, dq + 2 * units);
+            } else
+                head.forward(q, k, v, y + to, units, ends);
+        }
+}
+
 }  // namespace
 
 #define EXPORT(T, name)                                                                                                \
@@ -404,5 +682,13 @@ void normalise_back(const Norm& s, const T* dy, const T* x, const T* y, const T*
         normalise_back<T>(*(const Norm*)sizes, dy, x, y, weight, mean, var, eps, dx, passed, dweight, dbias);          \
     }
 
+#define EXPORT_ATTENTION(T, name)                                                                                 \
+    extern "C" void attend_##name(const int64_t* sizes, const int64_t* starts, const T* mixed, T* y, T* log_sums, \
+                                  const T* dy, T* dmixed) {                                                       \
+        attend<T>(*(const Texts*)sizes, starts, mixed, y, log_sums, dy, dmixed);                                  \
+    }
+
+EXPORT_ATTENTION(float, float32)
+EXPORT_ATTENTION(double, float64)
 EXPORT(float, float32)
 EXPORT(double, float64)

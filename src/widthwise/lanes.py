@@ -1,10 +1,11 @@
-"""Thin convolutions of one network: vectors of the processor hold images, not channels, so that they are full.
+"""Layers of one thin network on a processor, by vectors that are full of images, or of tokens.
 
-PyTorch's kernels on a processor keep channels in a vector; 4 channels leave most of it empty. Here tensors lie in
-memory as [channels][height][width][images], whatever their shape says, and any number of channels fills vectors of a
-batch's images. `lanes.cpp` has convolution and batch norm so, compiled by the machine's own C++ compiler (`CXX`, c++)
-when they are first asked for, for that processor, and kept in the user's cache folder. Without a compiler nothing
-fits, and layers use PyTorch's own kernels. What it is worth: docs/fleets.md.
+PyTorch's kernels on a processor keep channels in a vector; 4 channels leave most of it empty. Here images' tensors lie
+in memory as [channels][height][width][images], whatever their shape says, and any number of channels fills vectors of a
+batch's images. Attention is of texts end to end, without padding, and its vectors hold the tokens that ask, however
+small a head. `lanes.cpp` has convolution, batch norm and attention so, compiled by the machine's own C++ compiler
+(`CXX`, c++) when they are first asked for, for that processor, and kept in the user's cache folder. Without a compiler
+nothing fits, and layers use PyTorch's own kernels. What it is worth: docs/fleets.md.
 """
 
 import ctypes
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -34,15 +35,19 @@ log = logging.getLogger("widthwise")
 
 def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "outputs inputs k k"]) -> bool:
     """Return whether a convolution is better computed here: thin, or a layer behind one that was."""
-    alike = x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in DTYPES and weight.shape[-1] in (1, 3)
     thin = len(weight) <= THIN or (lies(x) and max(weight.shape[:2]) <= MOST)
-    return alike and thin and len(x) >= FEWEST and not torch.is_autocast_enabled("cpu") and library() is not None
+    return thin and len(x) >= FEWEST and weight.shape[-1] in (1, 3) and x.dtype == weight.dtype and computes(x)
+
+
+def computes(x: Tensor) -> bool:
+    """Return whether a tensor of the processor's, as autocast leaves it, can be computed on here."""
+    plain = x.device.type == "cpu" and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
+    return plain and library() is not None
 
 
 def lies(x: Float[Tensor, "batch channels h w"]) -> bool:
     """Return whether a tensor of the processor's has images last in memory, and can be computed on here."""
-    last = x.device.type == "cpu" and x.ndim == 4 and len(x) > 1 and x.permute(1, 2, 3, 0).is_contiguous()
-    return last and library() is not None
+    return x.ndim == 4 and len(x) > 1 and x.permute(1, 2, 3, 0).is_contiguous() and computes(x)
 
 
 def convolve(
@@ -80,6 +85,19 @@ def batch_norm(
 def max_pool(x: Float[Tensor, "batch channels h w"], size: int) -> Float[Tensor, "batch channels h w"]:
     """Return F.max_pool2d(x, size) of a tensor whose images are last in memory: to PyTorch, channels in that place."""
     return torch.nn.functional.max_pool2d(x.transpose(0, 1), size).transpose(0, 1)
+
+
+def attention(
+    mixed: Float[Tensor, "tokens 3*units"], starts: Int[Tensor, " texts+1"], heads: int
+) -> Float[Tensor, "tokens units"]:
+    """Return softmax(q k^T / sqrt(size of a head)) v of every head, of texts that lie end to end.
+
+    Args:
+        mixed: queries, keys and values of a token, of each the heads one after the other.
+        starts: every text's first token, int64, and the number of all tokens behind.
+    """
+    y, _ = _Attention.apply(mixed, starts, heads)
+    return y
 
 
 class _Convolution(torch.autograd.Function):
@@ -135,6 +153,28 @@ class _BatchNorm(torch.autograd.Function):
         given = (dy, x, y, weight, mean, var, ctx.eps, dx, passed, dweight, dbias)
         _call("normalise_back", x.dtype, ctx.sizes, *given)
         return dx, dweight, dbias, passed, None, None
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mixed: Tensor, starts: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+        """Return (y, the logarithm of every token's sum of exponentials)."""
+        mixed, (n, three) = mixed.contiguous(), mixed.shape
+        y, ends = mixed.new_empty(n, three // 3), mixed.new_empty(heads, n)
+        ctx.sizes = (len(starts) - 1, heads, three // 3 // heads)
+        _call("attend", mixed.dtype, ctx.sizes, starts, mixed, y, ends, None, None)
+        ctx.save_for_backward(mixed, starts, y, ends)
+        ctx.mark_non_differentiable(ends)
+        return y, ends
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradient of queries, keys and values."""
+        mixed, starts, y, ends = ctx.saved_tensors
+        dmixed = torch.empty_like(mixed)
+        _call("attend", mixed.dtype, ctx.sizes, starts, mixed, y, ends, dy.contiguous(), dmixed)
+        return dmixed, None, None
 
 
 # Memory and the compiled library ------------------------------------------------------------------------

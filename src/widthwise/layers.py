@@ -16,10 +16,11 @@ kernels: the same numbers but for rounding.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -253,6 +254,49 @@ class LayerNorm(Layer):
         return _fill(torch.addcmul(bias.unsqueeze(1), _fill(x, extra), weight.unsqueeze(1)), -extra)
 
 
+@dataclass(frozen=True)
+class Texts:
+    """Where the real tokens of a batch of texts are: among padding, or, of a thin network, end to end without it.
+
+    Attributes:
+        real: 1 for a real token, 0 for padding.
+        rows: the numbers of real tokens among all of them, where they are taken end to end; and of each the text.
+        starts: the first of every text's tokens, and their number.
+    """
+
+    real: Float[Tensor, "m batch tokens"]
+    rows: Int[Tensor, " tokens"] | None = None
+    text: Int[Tensor, " tokens"] | None = None
+    starts: Int[Tensor, " batch+1"] | None = None
+
+    @classmethod
+    def of(cls, marks: Float[Tensor, "m batch tokens"]) -> "Texts":
+        """Return where tokens are real: where their mark is above 0."""
+        real = (marks > 0).to(marks.dtype)
+        if len(real) > 1 or not lanes.computes(marks):
+            return cls(real)
+        text, _ = (marks[0] > 0).nonzero(as_tuple=True)
+        ends = real[0].sum(1).cumsum(0).long()
+        rows = (marks[0] > 0).flatten().nonzero()[:, 0]
+        return cls(real, rows, text, torch.cat([ends.new_zeros(1), ends]))
+
+    def take(self, x: Float[Tensor, "m batch tokens units"]) -> Float[Tensor, "m rows units"]:
+        """Return the tokens, one after the other."""
+        flat = x.flatten(1, 2)
+        return flat if self.rows is None else flat.index_select(1, self.rows)
+
+    def mean(self, h: Float[Tensor, "m rows units"]) -> Float[Tensor, "m batch units"]:
+        """Return the mean over each text's real tokens; zero where there is none."""
+        m, batch, tokens = self.real.shape
+        share = self.real / self.real.sum(2, keepdim=True).clamp_min(1)
+        if self.rows is not None:
+            assert self.text is not None
+            weighted = h[0] * share.flatten()[self.rows, None].to(h.dtype)
+            return h.new_zeros(1, batch, h.shape[2]).index_add(1, self.text, weighted[None])
+        pooled = share.reshape(m * batch, 1, tokens) @ h.view(m * batch, tokens, -1).to(share.dtype)
+        return pooled.view(m, batch, -1)
+
+
 class Attention(Layer):
     """Self-attention of several heads, with the parameters of `nn.MultiheadAttention`: in_proj (m, 3 units, units).
 
@@ -273,15 +317,16 @@ class Attention(Layer):
         _he_normal(self.in_proj_weight, generators)
         nn.init.zeros_(self.in_proj_bias)
 
-    def forward(
-        self, x: Float[Tensor, "m batch*tokens units"], real: Float[Tensor, "m batch tokens"]
-    ) -> Float[Tensor, "m batch*tokens units"]:
+    def forward(self, x: Float[Tensor, "m rows units"], texts: Texts) -> Float[Tensor, "m rows units"]:
         """Return softmax(q k^T / sqrt(size of a head)) v of every head, side by side, through `out_proj`.
 
         Tokens that are not real are not attended to; where none is, all are, so that every number stays finite.
         """
+        mixed = affine(x, self.in_proj_weight, self.in_proj_bias)  # (m, rows, 3 * units)
+        if texts.starts is not None:
+            return self.out_proj(lanes.attention(mixed[0], texts.starts, self.heads)[None])
+        real = texts.real
         m, batch, tokens = real.shape
-        mixed = affine(x, self.in_proj_weight, self.in_proj_bias)  # (m, batch * tokens, 3 * units)
         q, k, v = mixed.view(m * batch, tokens, 3, self.heads, -1).permute(
             2, 0, 3, 1, 4
         )  # (m * batch, heads, tokens, size)

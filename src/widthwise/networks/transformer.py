@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from widthwise.errors import UsageError
-from widthwise.layers import Attention, Dropout, LayerNorm, Linear, ReLU
+from widthwise.layers import Attention, Dropout, LayerNorm, Linear, ReLU, Texts
 from widthwise.networks.base import Network, scaled
 
 VERSION = 1
@@ -88,14 +88,11 @@ class Transformer(Network):
 
     def features(self, x: Float[Tensor, "m batch tokens inputs+1"]) -> Float[Tensor, "m batch d"]:
         """Return the mean over real tokens, of which the last number is above 0; zero where there is none."""
-        m, batch, tokens, _ = x.shape
-        real = (x[..., -1] > 0).to(x.dtype)  # (m, batch, tokens)
-        h = self.project(x[..., :-1].flatten(1, 2))  # (m, batch * tokens, d)
+        texts = Texts.of(x[..., -1])
+        h = self.project(texts.take(x)[..., :-1])  # (m, rows, d)
         for layer in self.layers:
-            h = layer(h, real)
-        share = real / real.sum(2, keepdim=True).clamp_min(1)
-        pooled = share.reshape(m * batch, 1, tokens) @ h.view(m * batch, tokens, -1).to(share.dtype)
-        return pooled.view(m, batch, -1)
+            h = layer(h, texts)
+        return texts.mean(h)
 
 
 class EncoderLayer(nn.Module):
@@ -109,9 +106,7 @@ class EncoderLayer(nn.Module):
         self.norm1, self.norm2 = LayerNorm(members, hidden), LayerNorm(members, hidden)
         self.dropout, self.relu = Dropout(dropout), ReLU()
 
-    def forward(
-        self, x: Float[Tensor, "m batch*tokens d"], real: Float[Tensor, "m batch tokens"]
-    ) -> Float[Tensor, "m batch*tokens d"]:
+    def forward(self, x: Float[Tensor, "m rows d"], texts: Texts) -> Float[Tensor, "m rows d"]:
         """Return every token's next hidden state."""
-        x = self.norm1(x + self.dropout(self.self_attn(x, real)))
+        x = self.norm1(x + self.dropout(self.self_attn(x, texts)))
         return self.norm2(x + self.dropout(self.linear2(self.relu(self.linear1(x)))))
