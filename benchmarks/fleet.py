@@ -2,7 +2,7 @@
 
     python benchmarks/fleet.py --network resnet18 --channels 4 --json
     python benchmarks/fleet.py --network mlp --channels 20           # four hidden layers of that width
-    python benchmarks/fleet.py --network transformer --channels 16   # of that hidden size; 64 tokens a text
+    python benchmarks/fleet.py --network transformer --channels 16   # of that hidden size; texts as long as MNLI's
     python benchmarks/fleet.py --network vgg16 --channels 4 --shared-batches --size 8 --device cuda
 
 Net-images a second: networks times samples times steps. A step gathers a batch from bytes, crops and flips it

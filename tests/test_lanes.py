@@ -92,6 +92,18 @@ def test_a_batch_norm_its_gradients_and_its_statistics_are_pytorchs(shape, behin
 
 
 @needs_compiler
+def test_a_batch_norm_in_evaluation_is_pytorchs(seed):
+    x, added = drawn(seed, 4, 6, 5, 16).permute(3, 0, 1, 2), drawn(seed, 16, 4, 6, 5)
+    mean, weight, bias = (drawn(seed, 4, k)[:, 0] for k in (1, 2, 3))
+    var = drawn(seed, 4, 4)[:, 0].square()
+    theirs = F.batch_norm(x, mean, var, weight, bias, False, 0.1, 1e-5)
+    bare = lanes.evaluated_batch_norm(x, mean, var, weight, bias, 1e-5)
+    whole = lanes.evaluated_batch_norm(x, mean, var, weight, bias, 1e-5, added, relu=True)
+    assert_equal([bare, whole], [theirs, F.relu(theirs + added)])
+    assert lanes.lies(whole)
+
+
+@needs_compiler
 def test_a_batch_norm_of_far_away_numbers_keeps_its_variance(seed):
     x = (drawn(seed, 32, 4, 8, 8) + 1e4).float()
     unit = torch.ones(4)
@@ -146,6 +158,22 @@ def test_a_nan_stays_with_its_image(seed):
     y = lanes.convolve(x, drawn(seed, 4, 3, 3, 3), None, 1, 1)
     assert y[7].isnan().all()
     assert y[torch.arange(40) != 7].isfinite().all()
+
+
+@needs_compiler
+def test_a_nan_goes_through_batch_norm_relu_and_attention(seed):
+    x, unit = drawn(seed, 16, 2, 4, 4), torch.ones(2, dtype=torch.float64)
+    x[3, 1, 2, 2] = float("nan")
+    y, gradient, *_ = with_gradients(
+        lambda x, w: lanes.batch_norm(x, unit * 0, unit.clone(), w, unit * 0, 0.1, 1e-5, None, True), x, unit
+    )
+    assert y[:, 1].isnan().all()
+    assert gradient[:, 1].isnan().all()
+    assert y[:, 0].isfinite().all()
+    mixed = drawn(seed, 20, 24).float()
+    mixed[4, 2] = float("nan")
+    assert lanes.attention(mixed, torch.tensor([0, 12, 20]), 2)[:12, :4].isnan().any(1)[4]
+    assert lanes.attention(mixed, torch.tensor([0, 12, 20]), 2)[12:].isfinite().all()
 
 
 @needs_compiler

@@ -351,32 +351,41 @@ void weights(const Sizes& s, const T* dy, const T* x, T* out) {
     if (whole < s.images) weights_of<T, typename One<T>::type>(s, g, dy, x, whole, s.images, out);
 }
 
-// Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass
-// -------------------------
+// Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass ------------------
+
+template <class V>
+inline auto across(const V& v) {
+    auto total = v[0];
+    for (int l = 1; l < int(sizeof(V) / sizeof(v[0])); l++) total += v[l];
+    return total;
+}
 
 struct Norm {
-    int64_t channels, count, relu;
+    int64_t channels, count, relu, given;
 };
 
 // The sums of f(i) over count numbers, of each of two terms: f gives vectors, or one number where those do not fill.
+// Every few thousand numbers are one sum, and the sums of them are added in double precision.
 template <class T, class F>
-inline void sums(int64_t count, T (&total)[2], F f) {
+inline void sums(int64_t count, double (&total)[2], F f) {
     typedef typename Vector<T>::type V;
     typedef typename One<T>::type S;
     constexpr int L = lanes<T, V>();
-    V even[2] = {V{}, V{}}, odd[2] = {V{}, V{}};
+    total[0] = total[1] = 0;
     int64_t i = 0;
-    for (; i + 2 * L <= count; i += 2 * L) {
-        f(i, even);
-        f(i + L, odd);
+    while (i + L <= count) {
+        int64_t end = i + 256 * L < count ? i + 256 * L : count;
+        V even[2] = {V{}, V{}}, odd[2] = {V{}, V{}};
+        for (; i + 2 * L <= end; i += 2 * L) {
+            f(i, even);
+            f(i + L, odd);
+        }
+        for (; i + L <= end; i += L) f(i, even);
+        for (int k = 0; k < 2; k++) total[k] += across(even[k] + odd[k]);
     }
-    for (; i + L <= count; i += L) f(i, even);
     S rest[2] = {S{}, S{}};
     for (; i < count; i++) f(i, rest);
-    for (int k = 0; k < 2; k++) {
-        total[k] = rest[k][0];
-        for (int l = 0; l < L; l++) total[k] += even[k][l] + odd[k][l];
-    }
+    for (int k = 0; k < 2; k++) total[k] += rest[k][0];
 }
 
 template <class T>
@@ -385,28 +394,30 @@ void normalise(const Norm& s, const T* x, const T* weight, const T* bias, const 
     for (int64_t c = 0; c < s.channels; c++) {
         const T* from = x + c * s.count;
         T* to = out + c * s.count;
-        T total[2];
-        sums<T>(s.count, total,
-                [&](int64_t i, auto& sum) { sum[0] += load<std::decay_t<decltype(sum[0])>>(from + i); });
-        T m = mean[c] = total[0] / T(s.count);
-        sums<T>(s.count, total, [&](int64_t i, auto& sum) {
-            auto d = load<std::decay_t<decltype(sum[0])>>(from + i) - m;
-            sum[0] += d * d;
-        });
-        var[c] = total[0] / T(s.count);
+        double total[2];
+        if (!s.given) {
+            sums<T>(s.count, total,
+                    [&](int64_t i, auto& sum) { sum[0] += load<std::decay_t<decltype(sum[0])>>(from + i); });
+            T m = mean[c] = T(total[0] / s.count);
+            sums<T>(s.count, total, [&](int64_t i, auto& sum) {
+                auto d = load<std::decay_t<decltype(sum[0])>>(from + i) - m;
+                sum[0] += d * d;
+            });
+            var[c] = T(total[0] / s.count);
+        }
         T scale = weight[c] / T(std::sqrt(double(var[c]) + eps)), shift = bias[c] - mean[c] * scale;
         const T* plus = added ? added + c * s.count : nullptr;
         if (plus && s.relu)
             for (int64_t i = 0; i < s.count; i++) {
                 T y = from[i] * scale + shift + plus[i];
-                to[i] = y > 0 ? y : T(0);
+                to[i] = y < 0 ? T(0) : y;
             }
         else if (plus)
             for (int64_t i = 0; i < s.count; i++) to[i] = from[i] * scale + shift + plus[i];
         else if (s.relu)
             for (int64_t i = 0; i < s.count; i++) {
                 T y = from[i] * scale + shift;
-                to[i] = y > 0 ? y : T(0);
+                to[i] = y < 0 ? T(0) : y;
             }
         else
             for (int64_t i = 0; i < s.count; i++) to[i] = from[i] * scale + shift;
@@ -419,10 +430,11 @@ void normalise_back(const Norm& s, const T* dy, const T* x, const T* y, const T*
                     double eps, T* dx, T* passed, T* dweight, T* dbias) {
     for (int64_t c = 0; c < s.channels; c++) {
         const T *g = dy + c * s.count, *from = x + c * s.count, *at = y + c * s.count;
-        T *to = dx + c * s.count, m = mean[c], deviation = T(1 / std::sqrt(double(var[c]) + eps)), total[2];
+        T *to = dx + c * s.count, m = mean[c], deviation = T(1 / std::sqrt(double(var[c]) + eps));
+        double total[2];
         if (s.relu) {
             T* kept = passed ? passed + c * s.count : to;
-            for (int64_t i = 0; i < s.count; i++) kept[i] = at[i] > 0 ? g[i] : T(0);
+            for (int64_t i = 0; i < s.count; i++) kept[i] = at[i] <= 0 ? T(0) : g[i];
             g = kept;
         } else if (passed)
             std::memcpy(passed + c * s.count, g, s.count * sizeof(T));
@@ -432,16 +444,15 @@ void normalise_back(const Norm& s, const T* dy, const T* x, const T* y, const T*
             sum[0] += d;
             sum[1] += d * (load<W>(from + i) - m);
         });
-        dbias[c] = total[0];
-        dweight[c] = total[1] * deviation;
-        T scale = weight[c] * deviation, level = total[0] / T(s.count);
-        T slope = total[1] * deviation * deviation / T(s.count);
+        dbias[c] = T(total[0]);
+        dweight[c] = T(total[1] * deviation);
+        T scale = weight[c] * deviation, level = T(total[0] / s.count);
+        T slope = T(total[1] * deviation * deviation / s.count);
         for (int64_t i = 0; i < s.count; i++) to[i] = scale * (g[i] - level - slope * (from[i] - m));
     }
 }
 
-// Attention of texts that lie end to end, token after token, each with the queries, keys and values of all heads
-// --------
+// Attention of texts that lie end to end, a token's queries, keys and values of all heads side by side ----------
 
 struct Texts {
     int64_t texts, heads, size;
@@ -450,7 +461,7 @@ struct Texts {
 inline Vector<float>::type exponential(Vector<float>::type x) {  // the coefficients of Cephes' expf
     typedef Vector<float>::type V;
     typedef int32_t I __attribute__((vector_size(BYTES)));
-    x = x > -87.0f ? x : V{} - 87.0f;
+    x = x < -87.0f ? V{} - 87.0f : x;           // so that NaN stays NaN
     V shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits are the rounded whole number
     V whole = shifted - 12582912.0f;
     V r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
@@ -468,13 +479,6 @@ inline Vector<float>::type exponential(Vector<float>::type x) {  // the coeffici
 inline Vector<double>::type exponential(Vector<double>::type x) {
     for (int l = 0; l < int(sizeof(x) / sizeof(double)); l++) x[l] = std::exp(x[l]);
     return x;
-}
-
-template <class V>
-inline auto across(const V& v) {
-    auto total = v[0];
-    for (int l = 1; l < int(sizeof(V) / sizeof(v[0])); l++) total += v[l];
-    return total;
 }
 
 // out[b][a] = sum over d of weight[b][d] * in[d][a]: B rows of numbers, each times vectors of as many as `in` has.

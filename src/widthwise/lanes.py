@@ -82,6 +82,24 @@ def batch_norm(
     return y
 
 
+def evaluated_batch_norm(
+    x: Float[Tensor, "batch channels h w"],
+    mean: Float[Tensor, " channels"],
+    var: Float[Tensor, " channels"],
+    weight: Float[Tensor, " channels"],
+    bias: Float[Tensor, " channels"],
+    eps: float,
+    added: Float[Tensor, "batch channels h w"] | None = None,
+    relu: bool = False,
+) -> Float[Tensor, "batch channels h w"]:
+    """Return what `batch_norm` does, but by a given mean and variance, and without gradients."""
+    sizes, y = (x.shape[1], x.numel() // x.shape[1], int(relu), 1), _empty(x, *x.shape)
+    added = None if added is None else _laid(added)
+    given = (t.contiguous() for t in (weight, bias))
+    _call("normalise", x.dtype, sizes, _laid(x), *given, added, eps, mean.contiguous(), var.contiguous(), y)
+    return y
+
+
 def max_pool(x: Float[Tensor, "batch channels h w"], size: int) -> Float[Tensor, "batch channels h w"]:
     """Return F.max_pool2d(x, size) of a tensor whose images are last in memory: to PyTorch, channels in that place."""
     return torch.nn.functional.max_pool2d(x.transpose(0, 1), size).transpose(0, 1)
@@ -137,7 +155,7 @@ class _BatchNorm(torch.autograd.Function):
         x, added = _laid(x), None if added is None else _laid(added)
         weight, bias, y = weight.contiguous(), bias.contiguous(), _empty(x, *x.shape)
         mean, var = torch.empty_like(weight), torch.empty_like(weight)
-        ctx.sizes, ctx.eps = (x.shape[1], x.numel() // x.shape[1], int(relu)), eps
+        ctx.sizes, ctx.eps = (x.shape[1], x.numel() // x.shape[1], int(relu), 0), eps
         _call("normalise", x.dtype, ctx.sizes, x, weight, bias, added, eps, mean, var, y)
         ctx.save_for_backward(x, y, weight, mean, var)
         ctx.mark_non_differentiable(mean, var)
@@ -220,7 +238,7 @@ def library() -> ctypes.CDLL | None:
         if not target.exists():
             _compile(compiler, target)
         return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # no compiler, no home, no room
         log.debug("no C++ compiler (%s): thin convolutions are PyTorch's", error)
         return None
 

@@ -99,7 +99,7 @@ def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device:
 
 
 def random_samples(run: Run, shape: tuple[int, ...], rows: int) -> Samples:
-    """Return random images of a run's data set, or random tokens: of whole length, as most batches have some."""
+    """Return random images of a run's data set, or random tokens of texts as long as its are."""
     member = family.member("data", run.data.kind)
     images: torch.Tensor | Ragged = torch.randint(
         0, 256, (rows, *shape), dtype=torch.uint8, generator=stream(0, "probe")
@@ -107,8 +107,10 @@ def random_samples(run: Run, shape: tuple[int, ...], rows: int) -> Samples:
     if hasattr(member, "draw"):
         images = member.read(None, **run.data.options).train[:rows]
     if hasattr(member, "encode"):
-        states = torch.randn(rows * shape[0], shape[1] - 1, generator=stream(0, "probe")).half()
-        images = joined([(states, torch.full((rows,), shape[0]))])
+        quantiles = torch.tensor([min(tokens, shape[0]) for tokens in getattr(member, "TOKENS", shape[:1])])
+        lengths = quantiles[torch.arange(rows) % len(quantiles)]
+        states = torch.randn(int(lengths.sum()), shape[1] - 1, generator=stream(0, "probe")).half()
+        images = joined([(states, lengths)])
     labels, ids = torch.arange(rows) % member.CLASSES, torch.arange(rows)
     return Samples(
         checksum="none",

@@ -13,6 +13,7 @@ A member of this family is a file with
 hidden states of them are, a member has also
 
     NOTE = "..."                                    what a reader must know of the encoder
+    TOKENS = (16, 39, 72)                           quantiles of a sample's tokens, for `plan`; if they are known
     def shape(*, <options>) -> tuple[int, ...]      instead of SHAPE, which is that of the defaults
     def encode(samples, checksum, *, <options>) -> (tokens (n, hidden) float16, how many each sample has)
 
