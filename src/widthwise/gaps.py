@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 
-from widthwise import seeds
 from widthwise.design import Comparison, Design, Matching, Net, Scores, left_out, snapshot
 from widthwise.linalg import intervals, limits
 from widthwise.linalg.intervals import Interval
@@ -171,21 +170,17 @@ class Gap:
 
     def over_rows(self, scores: Scores, variant: Variant, which: Side | Literal["gap"]) -> Interval:
         """Return the row bootstrap's interval of one side or of the gap, its draws paired across terms."""
-        terms = []
+        weighted = []
         for side, sign in (("first", 1.0), ("second", -1.0)):
             if which in (side, "gap"):
                 members = getattr(self, side)
                 weight = (sign if which == "gap" else 1.0) / len(members)
-                for term in members:
-                    arrays = scores[term.comparison(variant, self.trained)].arrays
-                    terms.append(
-                        intervals.Term(weight, arrays["block_errors"], arrays["block_totals"], arrays["supported"])
-                    )
+                weighted += [(scores[term.comparison(variant, self.trained)], weight) for term in members]
         value = self.value(scores, variant) if which == "gap" else self.mean(scores, variant, which)
-        if not all(bool(term.mask.any()) for term in terms if term.mask is not None):
+        if not all(bool(score.arrays["supported"].any()) for score, _ in weighted):
             method = "no interval over rows: no feature of a target varies on enough of them"
             return Interval(value, float("nan"), float("nan"), 0.95, "rows", method)
-        over = intervals.row_interval_of(terms, generator=seeds.stream(0, "row bootstrap"))
+        over = intervals.interval_of_draws([score.over_rows * weight for score, weight in weighted])
         # The sums are at the grid's penalties, the scores at the spline's: the scores say where the centre is.
         return intervals.shifted(over, value - over.value)
 

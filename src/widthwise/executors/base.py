@@ -258,7 +258,7 @@ class _Session:
         """Train what is not in the store."""
         wanted = list(wanted)
         lacking = [run for run in wanted if self.store.get("runs", run.key) is None]
-        there = sum(work_units(run) for run in wanted) - sum(work_units(run) for run in lacking)
+        there = sum(work_units(run) for run in wanted if run not in lacking) if lacking else 0.0
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
         groups = fleet.groups(lacking, steps, self.worker.device, self.count)
         self.perform([Train(tuple(runs)) for runs in groups], there)

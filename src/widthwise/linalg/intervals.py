@@ -208,19 +208,50 @@ def row_interval_of(
         UsageError: if there are fewer than 50 blocks, or the terms' blocks differ.
         DataError: if a total over all rows is zero, or an entry in use is NaN or infinite.
     """
-    terms = [_checked(term) for term in terms]
     if not terms or len({len(term.errors) for term in terms}) > 1:
         shapes = [tuple(term.errors.shape) for term in terms]
         raise UsageError(f"the terms of a row interval share their row blocks; got tables of {shapes}.")
-    N = len(terms[0].errors)
-    drawn = torch.randint(N, (draws, N), generator=generator)
-    counts = torch.zeros(draws, N, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(draws, N, dtype=torch.float64)
-    )
-    value = float(sum(_mean_ratio(torch.ones(1, N, dtype=torch.float64), term) for term in terms))
-    resampled = torch.stack([_mean_ratio(counts, term) for term in terms]).sum(0)  # (draws,)
-    low, high = torch.quantile(resampled, torch.tensor(_expanded_tails(level, N), dtype=torch.float64))
-    return Interval(value, float(low), float(high), level, "rows", "block bootstrap")
+    state = generator.get_state()
+    return interval_of_draws([drawn(term, generator=generator.set_state(state), draws=draws) for term in terms], level)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A term's value of all rows, and in each draw of its row blocks."""
+
+    value: float
+    draws: Float[Tensor, " draws"]
+    blocks: int
+
+    def __mul__(self, weight: float) -> "Drawn":
+        return Drawn(weight * self.value, weight * self.draws, self.blocks)
+
+
+def drawn(term: Term, *, generator: torch.Generator, draws: int = 2000) -> Drawn:
+    """Return a term in draws of its row blocks: those of terms of equally many blocks are the same for one stream.
+
+    Raises:
+        UsageError, DataError: as `row_interval_of`.
+    """
+    term = _checked(term)
+    N = len(term.errors)
+    ones = torch.ones(draws, N, dtype=torch.float64)
+    counts = torch.zeros_like(ones).scatter_add_(1, torch.randint(N, (draws, N), generator=generator), ones)
+    return Drawn(float(_mean_ratio(ones[:1], term)), _mean_ratio(counts, term), N)
+
+
+def interval_of_draws(parts: Sequence[Drawn], level: float = 0.95) -> Interval:
+    """Return the interval over rows of a sum of terms that were drawn from one stream; see `row_interval_of`.
+
+    Raises:
+        UsageError: if the terms' blocks differ.
+    """
+    blocks = {part.blocks for part in parts}
+    if len(blocks) != 1:
+        raise UsageError(f"the terms of a row interval share their row blocks; got {sorted(blocks)} of them.")
+    tails = torch.tensor(_expanded_tails(level, blocks.pop()), dtype=torch.float64)
+    low, high = torch.quantile(torch.stack([part.draws for part in parts]).sum(0), tails)
+    return Interval(sum(part.value for part in parts), float(low), float(high), level, "rows", "block bootstrap")
 
 
 def shifted(interval: Interval, by: float) -> Interval:

@@ -14,14 +14,16 @@ The source is what explains, the target what is explained, always in that order.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from widthwise import seeds
 from widthwise.config import Run
-from widthwise.linalg.intervals import wilson
+from widthwise.linalg.intervals import Drawn, Term, drawn, wilson
 from widthwise.pairs import Joint
 
 TRANSFORMATIONS = (
@@ -47,6 +49,12 @@ class Score:
     value: float
     values: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def over_rows(self) -> Drawn:
+        """The mean span error of supported features in draws of the row blocks, the same ones for every score."""
+        term = Term(1.0, self.arrays["block_errors"], self.arrays["block_totals"], self.arrays["supported"])
+        return drawn(term, generator=seeds.stream(0, "row bootstrap"))
 
 
 @dataclass(frozen=True)
