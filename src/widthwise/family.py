@@ -7,6 +7,7 @@ user's own.
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,8 +29,11 @@ def member(family: str, name: str) -> ModuleType:
     Raises:
         UsageError: if there is no such member, with the names there are.
     """
-    if "." in name:
-        return _own(family, name)
+    return _own(family, name) if "." in name else _built_in(family, name)
+
+
+@cache  # a study asks for its members thousands of times
+def _built_in(family: str, name: str) -> ModuleType:
     if name not in names(family):
         singular = family.rstrip("s") if family != "studies" else "study"
         raise UsageError(f'no {singular} "{name}"; there are {", ".join(names(family))}.{nearest(name, names(family))}')

@@ -35,7 +35,7 @@ log = logging.getLogger("widthwise")
 
 def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "outputs inputs k k"]) -> bool:
     """Return whether a convolution is better computed here: thin, or a layer behind one that was."""
-    thin = len(weight) <= THIN or (lies(x) and max(weight.shape[:2]) <= MOST)
+    thin = max(weight.shape[:2]) <= (MOST if lies(x) else THIN)
     return thin and len(x) >= FEWEST and weight.shape[-1] in (1, 3) and x.dtype == weight.dtype and computes(x)
 
 

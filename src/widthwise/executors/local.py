@@ -41,7 +41,7 @@ class _Board:
     def __init__(self, jobs: Sequence[Job], listener: Listener):
         self.jobs, self.listener = jobs, listener
         self.shares = [0.0] * len(jobs)
-        self.total = sum(job.units for job in jobs)
+        self.units = [job.units for job in jobs]  # once: a stage has thousands of comparisons, and tells often
         self.tell()
 
     def update(self, k: int, share: float) -> None:
@@ -49,8 +49,8 @@ class _Board:
         self.tell(str(self.jobs[k]))
 
     def tell(self, message: str = "") -> None:
-        done = sum(share * job.units for share, job in zip(self.shares, self.jobs, strict=True))
-        self.listener(Progress(self.jobs[0].stage, done, self.total, message))
+        done = sum(share * units for share, units in zip(self.shares, self.units, strict=True))
+        self.listener(Progress(self.jobs[0].stage, done, sum(self.units), message))
 
 
 def _here(jobs: Sequence[Job], worker: Worker, board: _Board) -> None:
