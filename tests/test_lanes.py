@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from widthwise import lanes, seeds
 
-needs_compiler = pytest.mark.skipif(lanes.library() is None, reason="no C++ compiler (CXX, c++)")
+needs_compiler = pytest.mark.skipif(lanes.compiled() is None, reason="no C++ compiler (CXX, c++)")
 
 # batch, inputs, outputs, height, width, kernel, stride
 CONVOLUTIONS = [
@@ -184,36 +184,37 @@ def test_an_image_has_the_same_bits_wherever_it_stands(seed):
 
 
 def test_what_fits_is_thin_on_a_processor_and_of_one_dtype(monkeypatch):
-    monkeypatch.setattr(lanes, "library", lambda: "there")
+    monkeypatch.setattr(lanes, "compiled", lambda: "there")
     x, weight = torch.zeros(32, 4, 8, 8), torch.zeros(4, 4, 3, 3)
+    behind = torch.zeros(4, 8, 8, 32).permute(3, 0, 1, 2)  # images last in memory, as a thin layer leaves them
     assert lanes.fits(x, weight)
     assert not lanes.fits(x[:2], weight)
     assert not lanes.fits(x, weight.double())
     assert not lanes.fits(x, torch.zeros(4, 4, 5, 5))
     wide = torch.zeros(lanes.THIN + 1, 4, 3, 3)
     assert not lanes.fits(x, wide)
-    assert lanes.fits(x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2), wide)  # behind a thin layer
-    assert not lanes.fits(x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2), torch.zeros(lanes.MOST + 1, 4, 3, 3))
+    assert lanes.fits(behind, wide)
+    assert not lanes.fits(behind, torch.zeros(lanes.MOST + 1, 4, 3, 3))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not lanes.fits(x, weight)
-    monkeypatch.setattr(lanes, "library", lambda: None)
+    monkeypatch.setattr(lanes, "compiled", lambda: None)
     assert not lanes.fits(x, weight)
-    assert not lanes.lies(x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2))
+    assert not lanes.lies(behind)
 
 
 @pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])
 def test_without_a_compiler_nothing_fits(compiler, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", compiler)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert lanes.library.__wrapped__() is None
+    assert lanes.compiled.__wrapped__() is None
     assert not list(tmp_path.rglob("*.so"))
 
 
 @needs_compiler
 def test_the_library_is_compiled_once_for_a_processor_and_left_whole(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert lanes.library.__wrapped__() is not None
+    assert lanes.compiled.__wrapped__() is not None
     (made,) = tmp_path.rglob("*.so")
     monkeypatch.setattr(lanes, "_compile", None)
-    assert lanes.library.__wrapped__() is not None
+    assert lanes.compiled.__wrapped__() is not None
     assert list(made.parent.iterdir()) == [made]

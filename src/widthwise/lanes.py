@@ -42,7 +42,7 @@ def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "outputs in
 def computes(x: Tensor) -> bool:
     """Return whether a tensor of the processor's, as autocast leaves it, can be computed on here."""
     plain = x.device.type == "cpu" and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
-    return plain and library() is not None
+    return plain and compiled() is not None
 
 
 def lies(x: Float[Tensor, "batch channels h w"]) -> bool:
@@ -215,7 +215,7 @@ def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, .
 
 
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Tensor | float | None) -> None:
-    found = library()
+    found = compiled()
     assert found is not None, "a layer that does not fit"
     arguments = [(ctypes.c_int64 * len(sizes))(*sizes), *map(_argument, given)]
     getattr(found, f"{name}_{DTYPES[dtype]}")(*arguments)
@@ -230,7 +230,7 @@ def _argument(given: Tensor | float | None) -> Any:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def compiled() -> ctypes.CDLL | None:
     """Return the compiled library, compiled now if it is not in the cache folder; None without a compiler."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     try:

@@ -275,13 +275,13 @@ class Texts:
     @classmethod
     def of(cls, marks: Float[Tensor, "m batch tokens"]) -> "Texts":
         """Return where tokens are real: where their mark is above 0."""
-        real = (marks > 0).to(marks.dtype)
+        marked = marks > 0
+        real = marked.to(marks.dtype)
         if len(real) > 1 or not lanes.computes(marks):
             return cls(real)
-        text, _ = (marks[0] > 0).nonzero(as_tuple=True)
-        ends = real[0].sum(1).cumsum(0).long()
-        rows = (marks[0] > 0).flatten().nonzero()[:, 0]
-        return cls(real, rows, text, torch.cat([ends.new_zeros(1), ends]))
+        text, token = marked[0].nonzero(as_tuple=True)
+        ends = marked[0].sum(1).cumsum(0)
+        return cls(real, text * marks.shape[2] + token, text, torch.cat([ends.new_zeros(1), ends]))
 
     def take(self, x: Float[Tensor, "m batch tokens units"]) -> Float[Tensor, "m rows units"]:
         """Return the tokens, one after the other."""

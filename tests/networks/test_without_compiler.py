@@ -7,7 +7,7 @@ from fleets import fleet, samples
 from widthwise import lanes
 
 
-@pytest.mark.skipif(lanes.library() is None, reason="no C++ compiler (CXX, c++)")
+@pytest.mark.skipif(lanes.compiled() is None, reason="no C++ compiler (CXX, c++)")
 @pytest.mark.parametrize(
     ("kind", "shape", "width"),
     [
@@ -22,7 +22,7 @@ def test_gradients_and_features_are_the_same_without_a_compiler(kind, shape, wid
     found = []
     for present in (True, False):
         if not present:
-            monkeypatch.setattr(lanes, "library", lambda: None)
+            monkeypatch.setattr(lanes, "compiled", lambda: None)
         network = fleet(kind, shape, width, [seed], torch.float64, **options)
         features = network.features(x)
         torch.nn.functional.cross_entropy(network.head(features)[0], labels[0]).backward()

@@ -257,11 +257,12 @@ class _Session:
     def train_runs(self, wanted: Iterable[config.Run]) -> None:
         """Train what is not in the store."""
         wanted = list(wanted)
-        lacking = [run for run in wanted if self.store.get("runs", run.key) is None]
-        there = sum(work_units(run) for run in wanted if run not in lacking) if lacking else 0.0
+        stored = [self.store.get("runs", run.key) is not None for run in wanted]
+        lacking = [run for run, there in zip(wanted, stored, strict=True) if not there]
+        before = sum(work_units(run) for run, there in zip(wanted, stored, strict=True) if there and lacking)
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
         groups = fleet.groups(lacking, steps, self.worker.device, self.count)
-        self.perform([Train(tuple(runs)) for runs in groups], there)
+        self.perform([Train(tuple(runs)) for runs in groups], before)
 
     def look(self, comparisons: Iterable[Comparison]) -> None:
         """Tell the design which training accuracies the networks of some comparisons have snapshots of."""
@@ -279,8 +280,7 @@ class _Session:
     def extract_runs(self, wanted: Iterable[config.Run], snapshot: str) -> None:
         """Read the features that are not in the store."""
         lacking = [run for run in wanted if features.find(self.store, run, snapshot) is None]
-        groups = fleet.groups(lacking, device=self.worker.device)
-        self.perform([Extract(tuple(runs), snapshot) for runs in groups])
+        self.perform([Extract(tuple(runs), snapshot) for runs in fleet.groups(lacking, device=self.worker.device)])
 
     def entry(self, run: config.Run) -> Entry:
         """Return what the store has of a trained network."""
@@ -303,11 +303,11 @@ class _Session:
         )
         return {c: scoring.read(self.store, keys[c]) for c in comparisons}
 
-    def perform(self, jobs: Sequence[Job], there: float = 0.0) -> None:
-        """Do jobs, beside so many units of the stage's work that were there before."""
+    def perform(self, jobs: Sequence[Job], before: float = 0.0) -> None:
+        """Do jobs, behind so many units of the stage's work that were done before."""
 
         def listener(told: Progress) -> None:
-            self.listener(replace(told, done=told.done + there, total=told.total + there))
+            self.listener(replace(told, done=told.done + before, total=told.total + before))
 
         if jobs:
             longest_first = sorted(jobs, key=lambda job: -job.units)

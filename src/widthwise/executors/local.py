@@ -42,6 +42,7 @@ class _Board:
         self.jobs, self.listener = jobs, listener
         self.shares = [0.0] * len(jobs)
         self.units = [job.units for job in jobs]  # once: a stage has thousands of comparisons, and tells often
+        self.total = sum(self.units)
         self.tell()
 
     def update(self, k: int, share: float) -> None:
@@ -50,7 +51,7 @@ class _Board:
 
     def tell(self, message: str = "") -> None:
         done = sum(share * units for share, units in zip(self.shares, self.units, strict=True))
-        self.listener(Progress(self.jobs[0].stage, done, sum(self.units), message))
+        self.listener(Progress(self.jobs[0].stage, done, self.total, message))
 
 
 def _here(jobs: Sequence[Job], worker: Worker, board: _Board) -> None:

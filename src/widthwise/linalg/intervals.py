@@ -211,8 +211,8 @@ def row_interval_of(
     if not terms or len({len(term.errors) for term in terms}) > 1:
         shapes = [tuple(term.errors.shape) for term in terms]
         raise UsageError(f"the terms of a row interval share their row blocks; got tables of {shapes}.")
-    state = generator.get_state()
-    return interval_of_draws([drawn(term, generator=generator.set_state(state), draws=draws) for term in terms], level)
+    counts = block_counts(len(terms[0].errors), generator=generator, draws=draws)
+    return interval_of_draws([drawn(term, counts) for term in terms], level)
 
 
 @dataclass(frozen=True)
@@ -227,21 +227,24 @@ class Drawn:
         return Drawn(weight * self.value, weight * self.draws, self.blocks)
 
 
-def drawn(term: Term, *, generator: torch.Generator, draws: int = 2000) -> Drawn:
-    """Return a term in draws of its row blocks: those of terms of equally many blocks are the same for one stream.
+def block_counts(blocks: int, *, generator: torch.Generator, draws: int = 2000) -> Float[Tensor, "draws blocks"]:
+    """Return how often each row block is in each draw with replacement: the same for one stream."""
+    ones = torch.ones(draws, blocks, dtype=torch.float64)
+    return torch.zeros_like(ones).scatter_add_(1, torch.randint(blocks, (draws, blocks), generator=generator), ones)
+
+
+def drawn(term: Term, counts: Float[Tensor, "draws blocks"]) -> Drawn:
+    """Return a term of all rows, and in draws of its row blocks.
 
     Raises:
         UsageError, DataError: as `row_interval_of`.
     """
     term = _checked(term)
-    N = len(term.errors)
-    ones = torch.ones(draws, N, dtype=torch.float64)
-    counts = torch.zeros_like(ones).scatter_add_(1, torch.randint(N, (draws, N), generator=generator), ones)
-    return Drawn(float(_mean_ratio(ones[:1], term)), _mean_ratio(counts, term), N)
+    return Drawn(float(_mean_ratio(torch.ones_like(counts[:1]), term)), _mean_ratio(counts, term), counts.shape[1])
 
 
 def interval_of_draws(parts: Sequence[Drawn], level: float = 0.95) -> Interval:
-    """Return the interval over rows of a sum of terms that were drawn from one stream; see `row_interval_of`.
+    """Return the interval over rows of a sum of terms in the same draws of row blocks; see `row_interval_of`.
 
     Raises:
         UsageError: if the terms' blocks differ.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from widthwise import seeds
 from widthwise.config import Run
-from widthwise.linalg.intervals import Drawn, Term, drawn, wilson
+from widthwise.linalg.intervals import Drawn, Term, block_counts, drawn, wilson
 from widthwise.pairs import Joint
 
 TRANSFORMATIONS = (
@@ -54,7 +54,7 @@ class Score:
     def over_rows(self) -> Drawn:
         """The mean span error of supported features in draws of the row blocks, the same ones for every score."""
         term = Term(1.0, self.arrays["block_errors"], self.arrays["block_totals"], self.arrays["supported"])
-        return drawn(term, generator=seeds.stream(0, "row bootstrap"))
+        return drawn(term, block_counts(len(term.errors), generator=seeds.stream(0, "row bootstrap")))
 
 
 @dataclass(frozen=True)
