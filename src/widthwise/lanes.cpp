@@ -64,7 +64,26 @@ inline void store(T* to, const V& given) {
 
 struct Sizes {
     int64_t inputs, outputs, height, width, images, kernel, stride, padding;
+
+    int64_t rows() const { return (height + 2 * padding - kernel) / stride + 1; }  // of the result
+    int64_t columns() const { return (width + 2 * padding - kernel) / stride + 1; }
 };
+
+// A function of its own: within a larger one compilers keep its sums in memory, three times as slow.
+#define APART __attribute__((noinline))
+
+// Call f with a constant of 1 to 4: as many results as there are, four at most, so that their sums are registers.
+template <class F>
+inline void up_to_four(int64_t count, F f) {
+    if (count >= 4)
+        f(std::integral_constant<int, 4>());
+    else if (count == 3)
+        f(std::integral_constant<int, 3>());
+    else if (count == 2)
+        f(std::integral_constant<int, 2>());
+    else
+        f(std::integral_constant<int, 1>());
+}
 
 // The rows (or columns) of a source that one row of the result takes, and with which row of the kernel.
 struct Line {
@@ -137,21 +156,22 @@ struct Rows {
 
 constexpr int A = 2;  // vectors of images that are computed together
 
-// sum[b] += weight[k][b] * in[k] for K sources and B channels of the result.
+// sum[b] += weight of (source k, result b) * in[k], for K sources and B results.
 template <class T, class V, int B, int K>
-inline void sources(const T* in, int64_t plane, const T* weight, V (&sum)[B][A]) {
+inline void accumulate(const T* in, int64_t plane, const T* weight, int64_t of_source, int64_t of_result,
+                       V (&sum)[B][A]) {
     for (int k = 0; k < K; k++) {
         V x[A];
         for (int a = 0; a < A; a++) x[a] = load<V>(in + k * plane + a * lanes<T, V>()), hold(x[a]);
         for (int b = 0; b < B; b++)
-            for (int a = 0; a < A; a++) sum[b][a] += weight[k * B + b] * x[a];
+            for (int a = 0; a < A; a++) sum[b][a] += weight[k * of_source + b * of_result] * x[a];
     }
 }
 
 // out[c] = sum over taps and sources of weight * in, for B channels c of the result and A vectors of images.
 template <class T, int B>
-inline void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int64_t first, const T* weight,
-                    const T* bias, T* out, int64_t out_plane, int64_t count) {
+APART void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int64_t first, const T* weight,
+                   const T* bias, T* out, int64_t out_plane, int64_t count) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
     V sum[B][A];
@@ -163,8 +183,9 @@ inline void vectors(const Line& rows, const Line& columns, const Rows<T>& in, in
             const T* p = in.kept.data() + rows.from[i] + columns.from[j] + first;
             const T* w = weight + (rows.tap[i] * in.slots + columns.tap[j]) * in.channels * B;
             int64_t k = 0;
-            for (; k + 4 <= in.channels; k += 4, p += 4 * plane, w += 4 * B) sources<T, V, B, 4>(p, plane, w, sum);
-            for (; k < in.channels; k++, p += plane, w += B) sources<T, V, B, 1>(p, plane, w, sum);
+            for (; k + 4 <= in.channels; k += 4, p += 4 * plane, w += 4 * B)
+                accumulate<T, V, B, 4>(p, plane, w, B, 1, sum);
+            for (; k < in.channels; k++, p += plane, w += B) accumulate<T, V, B, 1>(p, plane, w, B, 1, sum);
         }
     for (int b = 0; b < B; b++)
         for (int a = 0; a < A; a++) {
@@ -199,8 +220,7 @@ std::vector<T> packed(const Sizes& s, const T* weight, bool back) {
 
 template <class T>
 void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out, bool back) {
-    int64_t rows = (s.height + 2 * s.padding - s.kernel) / s.stride + 1;
-    int64_t columns = (s.width + 2 * s.padding - s.kernel) / s.stride + 1;
+    int64_t rows = s.rows(), columns = s.columns();
     int64_t h = back ? s.height : rows, w = back ? s.width : columns, out_plane = h * w * s.images;
     int64_t in_h = back ? rows : s.height, in_w = back ? columns : s.width;
     int64_t sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
@@ -222,19 +242,8 @@ void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out,
                 const T* b = bias ? bias + first : nullptr;
                 for (int64_t x = 0; x < w; x++) {
                     T* to = out + first * out_plane + (y * w + x) * s.images + n;
-                    switch (results - first) {
-                        case 1:
-                            pixel<T, 1>(down, across[x], kept, own, b, to, out_plane, count);
-                            break;
-                        case 2:
-                            pixel<T, 2>(down, across[x], kept, own, b, to, out_plane, count);
-                            break;
-                        case 3:
-                            pixel<T, 3>(down, across[x], kept, own, b, to, out_plane, count);
-                            break;
-                        default:
-                            pixel<T, 4>(down, across[x], kept, own, b, to, out_plane, count);
-                    }
+                    up_to_four(results - first,
+                               [&](auto B) { pixel<T, B>(down, across[x], kept, own, b, to, out_plane, count); });
                 }
             }
         }
@@ -263,32 +272,28 @@ inline void row(const T* dy, int64_t dy_plane, int64_t dy_step, const T* x, int6
         for (int j = 0; j < J; j++) store(sums + (b * 3 + j) * L, sum[b][j]);
 }
 
-struct Weights {
-    int64_t rows, columns, block;
-};
-
 // One kernel row i of one source and B results, over the rows [y0, y1) of the result and the images [n0, n1).
 template <class T, class V, int B>
-void kernel_row(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t i, int64_t y0, int64_t y1,
-                int64_t n0, int64_t n1, T* sums) {
-    int64_t N = s.images, dy_plane = g.rows * g.columns * N;
+APART void kernel_row(const Sizes& s, const T* dy, const T* x, int64_t i, int64_t y0, int64_t y1, int64_t n0,
+                      int64_t n1, T* sums) {
+    int64_t N = s.images, columns = s.columns(), dy_plane = s.rows() * columns * N;
     for (int64_t y = y0; y < y1; y++) {
         int64_t r = y * s.stride + i - s.padding;
         if (r < 0 || r >= s.height) continue;
-        const T* d = dy + y * g.columns * N + n0;
+        const T* d = dy + y * columns * N + n0;
         const T* from = x + r * s.width * N + n0;
         if (s.kernel == 1) {
-            row<T, V, B, 1>(d, dy_plane, N, from, N, s.stride * N, g.columns, n1 - n0, sums);
+            row<T, V, B, 1>(d, dy_plane, N, from, N, s.stride * N, columns, n1 - n0, sums);
             continue;
         }
         // Columns whose three taps are all there, then the taps that the others have.
         int64_t first = (s.padding + s.stride - 1) / s.stride;
         int64_t last = (s.width - 3 + s.padding) / s.stride;
-        if (last >= g.columns) last = g.columns - 1;
+        if (last >= columns) last = columns - 1;
         if (last >= first)
             row<T, V, B, 3>(d + first * N, dy_plane, N, from + (first * s.stride - s.padding) * N, N, s.stride * N,
                             last - first + 1, n1 - n0, sums);
-        for (int64_t c = 0; c < g.columns; c++) {
+        for (int64_t c = 0; c < columns; c++) {
             if (c >= first && c <= last) continue;
             for (int64_t j = 0; j < 3; j++) {
                 int64_t q = c * s.stride + j - s.padding;
@@ -300,33 +305,27 @@ void kernel_row(const Sizes& s, const Weights& g, const T* dy, const T* x, int64
 }
 
 template <class T, class V, int B>
-void kernel_rows(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t o, int64_t y0, int64_t y1,
-                 int64_t n0, int64_t n1, T* sums) {
+void kernel_rows(const Sizes& s, const T* dy, const T* x, int64_t o, int64_t y0, int64_t y1, int64_t n0, int64_t n1,
+                 T* sums) {
     for (int64_t k = 0; k < s.inputs; k++)
         for (int64_t i = 0; i < s.kernel; i++)
-            kernel_row<T, V, B>(s, g, dy + o * g.rows * g.columns * s.images, x + k * s.height * s.width * s.images, i,
+            kernel_row<T, V, B>(s, dy + o * s.rows() * s.columns() * s.images, x + k * s.height * s.width * s.images, i,
                                 y0, y1, n0, n1, sums + (k * s.kernel + i) * 12 * lanes<T, V>());
 }
 
 template <class T, class V>
-void weights_of(const Sizes& s, const Weights& g, const T* dy, const T* x, int64_t n0, int64_t n1, T* out) {
+void weights_of(const Sizes& s, const T* dy, const T* x, int64_t n0, int64_t n1, T* out) {
     constexpr int L = lanes<T, V>();
     int64_t blocks = (s.outputs + 3) / 4, each = s.inputs * s.kernel * 12;
     std::vector<T> kept(blocks * each * L, T(0));
-    for (int64_t y0 = 0; y0 < g.rows; y0 += g.block) {
-        int64_t y1 = y0 + g.block < g.rows ? y0 + g.block : g.rows;
-        for (int64_t f = 0; f < blocks; f++) {
-            int64_t B = s.outputs - 4 * f < 4 ? s.outputs - 4 * f : 4;
-            T* own = kept.data() + f * each * L;
-            if (B == 4)
-                kernel_rows<T, V, 4>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
-            else if (B == 3)
-                kernel_rows<T, V, 3>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
-            else if (B == 2)
-                kernel_rows<T, V, 2>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
-            else
-                kernel_rows<T, V, 1>(s, g, dy, x, 4 * f, y0, y1, n0, n1, own);
-        }
+    int64_t rows = s.rows(),
+            together = 24576 / (s.columns() * s.images * 5) + 1;  // of four results and a source: cached
+    for (int64_t y0 = 0; y0 < rows; y0 += together) {
+        int64_t y1 = y0 + together < rows ? y0 + together : rows;
+        for (int64_t f = 0; f < blocks; f++)
+            up_to_four(s.outputs - 4 * f, [&](auto B) {
+                kernel_rows<T, V, B>(s, dy, x, 4 * f, y0, y1, n0, n1, kept.data() + f * each * L);
+            });
     }
     for (int64_t o = 0; o < s.outputs; o++)
         for (int64_t k = 0; k < s.inputs; k++)
@@ -343,12 +342,9 @@ template <class T>
 void weights(const Sizes& s, const T* dy, const T* x, T* out) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
-    Weights g{(s.height + 2 * s.padding - s.kernel) / s.stride + 1, (s.width + 2 * s.padding - s.kernel) / s.stride + 1,
-              1};
-    g.block = 24576 / (g.columns * s.images * 5) + 1;  // rows of four results and a source that stay in the cache
     int64_t whole = s.images / L * L;
-    weights_of<T, V>(s, g, dy, x, 0, whole, out);
-    if (whole < s.images) weights_of<T, typename One<T>::type>(s, g, dy, x, whole, s.images, out);
+    weights_of<T, V>(s, dy, x, 0, whole, out);
+    if (whole < s.images) weights_of<T, typename One<T>::type>(s, dy, x, whole, s.images, out);
 }
 
 // Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass ------------------
@@ -481,43 +477,27 @@ inline Vector<double>::type exponential(Vector<double>::type x) {
     return x;
 }
 
-// out[b][a] = sum over d of weight[b][d] * in[d][a]: B rows of numbers, each times vectors of as many as `in` has.
+// out[b] = sum over d of rows[b][d] * in[d], for B rows.
 template <class T, class V, int B>
-inline void rows_times(const T* weight, int64_t step, const T* in, int64_t plane, int64_t size, V (&sum)[B][A]) {
+inline void rows_times(const T* rows, int64_t step, const T* in, int64_t plane, int64_t size, T* out,
+                       int64_t out_plane) {
+    V sum[B][A] = {};
+    for (int64_t d = 0; d < size; d++) accumulate<T, V, B, 1>(in + d * plane, plane, rows + d, 0, step, sum);
     for (int b = 0; b < B; b++)
-        for (int a = 0; a < A; a++) sum[b][a] = V{};
-    for (int64_t d = 0; d < size; d++) {
-        V x[A];
-        for (int a = 0; a < A; a++) x[a] = load<V>(in + d * plane + a * lanes<T, V>()), hold(x[a]);
-        for (int b = 0; b < B; b++)
-            for (int a = 0; a < A; a++) sum[b][a] += weight[b * step + d] * x[a];
-    }
+        for (int a = 0; a < A; a++) store(out + b * out_plane + a * lanes<T, V>(), sum[b][a]);
 }
 
-// out[d] = sum over j of weight[j][d] * in[j], for the `size` numbers of each of `count` rows.
+// out[d] = sum over j of rows[j][d] * in[j], for the `size` numbers of each of `count` rows.
 template <class T, class V>
-inline void sum_of_rows(const T* weight, int64_t step, const T* in, int64_t plane, int64_t count, int64_t size, T* out,
-                        int64_t out_plane) {
-    constexpr int L = lanes<T, V>();
-    for (int64_t d = 0; d < size; d += 4) {
-        int64_t B = size - d < 4 ? size - d : 4;
-        V sum[4][A];
-        for (auto& s : sum)
-            for (int a = 0; a < A; a++) s[a] = V{};
-        for (int64_t j = 0; j < count; j++) {
-            V x[A];
-            for (int a = 0; a < A; a++) x[a] = load<V>(in + j * plane + a * L), hold(x[a]);
-            const T* w = weight + j * step + d;
-            if (B == 4)
-                for (int b = 0; b < 4; b++)
-                    for (int a = 0; a < A; a++) sum[b][a] += w[b] * x[a];
-            else
-                for (int b = 0; b < B; b++)
-                    for (int a = 0; a < A; a++) sum[b][a] += w[b] * x[a];
-        }
-        for (int b = 0; b < B; b++)
-            for (int a = 0; a < A; a++) store(out + (d + b) * out_plane + a * L, sum[b][a]);
-    }
+inline void sum_of_rows(const T* rows, int64_t step, const T* in, int64_t plane, int64_t count, int64_t size, T* out) {
+    for (int64_t d = 0; d < size; d += 4)
+        up_to_four(size - d, [&](auto B) {
+            V sum[B][A] = {};
+            for (int64_t j = 0; j < count; j++)
+                accumulate<T, V, B, 1>(in + j * plane, plane, rows + j * step + d, 0, 1, sum);
+            for (int b = 0; b < B; b++)
+                for (int a = 0; a < A; a++) store(out + (d + b) * plane + a * lanes<T, V>(), sum[b][a]);
+        });
 }
 
 // out[j][d] = sum over i of left[j][i] * right[d][i], for i in whole vectors, J rows on the left and B on the right.
@@ -569,17 +549,12 @@ struct Head {
     // scores[j][i] = sum over d of rows[j][d] * in[d][i], for the tokens i of a group from `first` on.
     void against(const T* rows, const std::vector<T>& in, int64_t first, std::vector<T>& into) const {
         int64_t j = 0;
-        for (; j + 4 <= tokens; j += 4) {
-            V sum[4][A];
-            rows_times<T, V, 4>(rows + j * step, step, in.data() + first, plane, size, sum);
-            for (int b = 0; b < 4; b++)
-                for (int a = 0; a < A; a++) store(into.data() + (j + b) * plane + first + a * L, sum[b][a]);
-        }
-        for (; j < tokens; j++) {
-            V sum[1][A];
-            rows_times<T, V, 1>(rows + j * step, step, in.data() + first, plane, size, sum);
-            for (int a = 0; a < A; a++) store(into.data() + j * plane + first + a * L, sum[0][a]);
-        }
+        for (; j + 4 <= tokens; j += 4)
+            rows_times<T, V, 4>(rows + j * step, step, in.data() + first, plane, size, into.data() + j * plane + first,
+                                plane);
+        for (; j < tokens; j++)
+            rows_times<T, V, 1>(rows + j * step, step, in.data() + first, plane, size, into.data() + j * plane + first,
+                                plane);
     }
 
     // out[j][d] = sum over tokens i of left[j][i] * right[d][i].
@@ -612,7 +587,7 @@ struct Head {
                 for (int l = 0; l < L && first + a * L + l < tokens; l++)
                     log_sums[first + a * L + l] = most[l] + std::log(sum[l]);
             }
-            sum_of_rows<T, V>(v, step, scores.data() + first, plane, tokens, size, found.data() + first, plane);
+            sum_of_rows<T, V>(v, step, scores.data() + first, plane, tokens, size, found.data() + first);
         }
         for (int64_t i = 0; i < tokens; i++)
             for (int64_t d = 0; d < size; d++) y[i * y_step + d] = found[d * plane + i] / totals[i];
@@ -638,7 +613,7 @@ struct Head {
                     V slope = p * (load<V>(slopes.data() + at) - load<V>(levels.data() + first + a * L));
                     store(scores.data() + at, p), store(slopes.data() + at, slope);
                 }
-            sum_of_rows<T, V>(k, step, slopes.data() + first, plane, tokens, size, found.data() + first, plane);
+            sum_of_rows<T, V>(k, step, slopes.data() + first, plane, tokens, size, found.data() + first);
         }
         for (int64_t i = 0; i < tokens; i++)
             for (int64_t d = 0; d < size; d++) dq[i * step + d] = found[d * plane + i] * scale;
