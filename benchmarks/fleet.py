@@ -137,7 +137,8 @@ class Bench:
         options = {"hidden": textbook, "depth": 4} if args.network == "mlp" else {}
         network = Network.model_validate({"kind": args.network, **options})
         shared = {"shared_batches": True} if args.shared_batches else {}
-        training = Training(epochs=1, batch_size=BATCH, rate=RATE, momentum=MOMENTUM, weight_decay=DECAY, **shared)
+        how = {"epochs": 1, "batch_size": BATCH, "rate": RATE, "momentum": MOMENTUM, "weight_decay": DECAY}
+        training = Training.model_validate({**how, **shared, "precision": args.precision})
         data, width = Data.model_validate({"kind": kind}), Fraction(args.channels, textbook)
         self.run = Run(data, "none", network, training, width, 0)
         self.form = fleet.form(self.run, self.device)
@@ -298,6 +299,7 @@ def summary(bench: Bench) -> dict:
         "network": args.network,
         "channels": args.channels,
         "batches": "shared" if args.shared_batches else "own",
+        **({"precision": args.precision} if args.precision else {}),
         "serial_default": round(images["serial_default"], 1),
         "serial_best": round(serial[best], 1),
         "serial_best_form": best.removeprefix("serial "),
@@ -324,6 +326,7 @@ def main() -> None:
         "--channels", type=int, default=4, help="of the narrowest layer; of mlp and transformer, the hidden"
     )
     parser.add_argument("--shared-batches", action="store_true")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="of the fleet; the table's if left out")
     parser.add_argument("--size", type=int, help="members of the fleet; the table's if left out")
     parser.add_argument("--processes", type=int, default=1, help="that train a fleet each at once, beside one alone")
     parser.add_argument("--device", default="cpu")

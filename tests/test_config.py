@@ -167,6 +167,10 @@ def toy(**over):
             "training.fresh: digits has the samples it has; leave it out, or take the data signals.",
         ),
         (
+            toy(training={"optimiser": "normalised_sgd", "precision": "bfloat16"}),
+            "training.precision: normalised_sgd computes in float32; leave it out.",
+        ),
+        (
             toy(training={"optimiser": "normalised_sgd", "momentum": 0.5}),
             "training.momentum: normalised_sgd has none; leave it out.",
         ),
@@ -331,7 +335,7 @@ def test_a_base_of_4_at_width_1_4_is_the_textbook_network():
         {"training": {"epochs": 30, "momentum": 0.9}},
         {"training": {"shared_batches": False, "init": "independent"}},
         {"training": {"init_scale": "kept"}},
-        {"training": {"optimiser": "sgd"}},
+        {"training": {"optimiser": "sgd", "precision": None}},
         {"data": {"kind": "digits"}},
     ],
 )
@@ -349,6 +353,7 @@ def test_what_changes_no_number_changes_no_key(same):
         {"training": {"shared_batches": True}},
         {"training": {"optimiser": "adamw"}},
         {"training": {"schedule": "cosine"}},
+        {"training": {"precision": "bfloat16"}},
         {"data": {"rows": 1437}},
         {"data": {"reserve": 0}},
         {"data": {"label_noise": 0.1}},

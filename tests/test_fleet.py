@@ -21,6 +21,10 @@ def equal(a, b):
     return a[1] == b[1] and all(torch.equal(a[0][n], b[0][n]) for n in a[0])
 
 
+def with_training(r, **changed):
+    return dataclasses.replace(r, training=r.training.model_copy(update=changed))
+
+
 def test_a_store_keeps_initial_and_final_weights_snapshots_history_and_the_resolved_run(tmp_path):
     store, r = Store(tmp_path), run(epochs=8)
     fleet.train_fleet([r], samples(), store)
@@ -46,8 +50,7 @@ def test_a_networks_bits_are_the_same_however_the_work_was_cut(tmp_path):
 
 @pytest.mark.parametrize("told", [{}, {"optimiser": "adamw", "schedule": "cosine", "rate": 0.01}], ids=str)
 def test_an_interrupted_fleet_goes_on_inside_its_training_whatever_the_new_fleets(told, tmp_path):
-    plain = [run(seed) for seed in range(4)]
-    runs = [dataclasses.replace(r, training=r.training.model_copy(update=told)) for r in plain]
+    runs = [with_training(run(seed), **told) for seed in range(4)]
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "cut")
     fleet.train_fleet(runs, samples(), whole)
     calls = iter(range(1, 100))
@@ -60,6 +63,28 @@ def test_an_interrupted_fleet_goes_on_inside_its_training_whatever_the_new_fleet
     assert seen[0] == 8
     fleet.train_fleet(runs, samples(), store)
     assert all(equal(final(whole, r), final(store, r)) for r in runs)
+
+
+def test_a_run_of_bfloat16_is_another_and_bitwise_the_same_however_cut(tmp_path):
+    plain = run()
+    half = [with_training(run(seed), precision="bfloat16") for seed in range(3)]
+    together, apart = Store(tmp_path / "a"), Store(tmp_path / "b")
+    fleet.train_fleet([*half, plain], samples(), together)
+    for r in half:
+        fleet.train_fleet([r], samples(), apart)
+    assert all(equal(final(together, r), final(apart, r)) for r in half)
+    weights = final(together, half[0])[0]
+    assert all(t.dtype == torch.float32 for t in weights.values())
+    assert not any(torch.equal(t, weights[n]) for n, t in final(together, plain)[0].items() if t.any())
+
+
+@pytest.mark.parametrize("kind", ["mlp", "resnet18", "vgg16", "transformer"])
+def test_the_precision_that_is_asked_for_is_taken_on_any_device(kind):
+    made = dataclasses.replace(run(), network=Network(kind=kind))
+    for device in ("cpu", "cuda"):
+        forms = [fleet.form(with_training(made, precision=p), device) for p in ("float32", "bfloat16")]
+        assert [form.autocast for form in forms] == [None, torch.bfloat16]
+        assert forms[0].kind == forms[1].kind
 
 
 def test_members_at_unequal_steps_are_not_put_together():
@@ -104,7 +129,7 @@ def test_a_damaged_checkpoint_is_said_and_its_training_starts_again(tmp_path, ca
 
 def test_a_grid_of_rates_and_decays_is_a_fleet(tmp_path):
     grid = [
-        dataclasses.replace(r, training=r.training.model_copy(update={"rate": rate, "weight_decay": decay}))
+        with_training(r, rate=rate, weight_decay=decay)
         for r in (run(0), run(1))
         for rate in (0.1, 0.05)
         for decay in (0.0, 1e-3)
@@ -118,7 +143,7 @@ def test_a_grid_of_rates_and_decays_is_a_fleet(tmp_path):
 
 
 def test_a_run_that_diverges_is_told_and_kept_as_one_and_the_others_are_as_without_it(tmp_path, caplog):
-    wild = dataclasses.replace(run(0), training=run(0).training.model_copy(update={"rate": 1e30}))
+    wild = with_training(run(0), rate=1e30)
     store, without = Store(tmp_path / "a"), Store(tmp_path / "b")
     with caplog.at_level(logging.WARNING, "widthwise"):
         fleet.train_fleet([wild, run(1), run(2)], samples(), store)

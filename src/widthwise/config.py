@@ -327,6 +327,8 @@ def _normalised_problems(study: Study, counted: bool) -> Iterator[str]:
         return
     if "momentum" in training.model_fields_set:
         yield "training.momentum: normalised_sgd has none; leave it out."
+    if training.precision == "bfloat16":
+        yield "training.precision: normalised_sgd computes in float32; leave it out."
     if training.fresh and not drawn:
         yield f"training.fresh: {data.kind} has the samples it has; leave it out, or take the data signals."
     elif not (counted and drawn):

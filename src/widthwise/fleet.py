@@ -73,11 +73,12 @@ HALF_ON_CUDA = ("resnet18", "vgg16")
 
 
 def form(run: Run, device: str = "cpu") -> Form:
-    """Return the form of a run: from its architecture and its narrowest layer, and the kind of device."""
+    """Return the form of a run: from its architecture, narrowest layer and precision, and the kind of device."""
     kind = "cuda" if device.startswith("cuda") else "cpu"
     narrowest = min(family.member("networks", run.network.kind).widths(run.scale, **run.network.options))
     found = next((form for below, form in _rules(kind, run.network.kind) if narrowest < below), ALONE)
     half = kind == "cuda" and run.network.kind in HALF_ON_CUDA
+    half = half if run.training.precision is None else run.training.precision == "bfloat16"
     return replace(found, autocast=torch.bfloat16) if half else found
 
 
