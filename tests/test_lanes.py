@@ -113,6 +113,16 @@ def test_a_batch_norm_of_far_away_numbers_keeps_its_variance(seed):
 
 
 @needs_compiler
+def test_a_batch_norm_keeps_its_variance_where_the_numbers_it_looks_at_first_are_unlike_the_rest(seed):
+    x = drawn(seed, 16, 2, 16, 16)
+    x.view(16, 2, 256)[:, :, ::8] += 1e3
+    mean, var, unit = torch.zeros(2), torch.ones(2), torch.ones(2)
+    lanes.batch_norm(x.float(), mean, var, unit, unit * 0, 1.0, 1e-5)
+    truth = x.float().double().var((0, 2, 3)), x.float().double().mean((0, 2, 3))
+    torch.testing.assert_close((var.double(), mean.double()), truth, rtol=3e-6, atol=0)
+
+
+@needs_compiler
 @pytest.mark.parametrize("shape", [(16, 3, 8, 8), (7, 2, 5, 7)], ids=str)
 def test_pooling_and_its_gradient_are_pytorchs(shape, seed):
     x = drawn(seed, *shape)

@@ -29,6 +29,14 @@ FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", 
 THIN = 8  # channels of a network's first layer, at most: its tensors lie so from there on,
 MOST = 64  # up to layers of so many
 FEWEST = 16  # images
+POINTER, DOUBLE = ctypes.c_void_p, ctypes.c_double
+ARGUMENTS = {  # behind the sizes
+    "gather": (*[POINTER] * 4, ctypes.c_int64),
+    "weights": [POINTER] * 3,
+    "normalise": (*[POINTER] * 4, DOUBLE, *[POINTER] * 3, DOUBLE, *[POINTER] * 2),
+    "normalise_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 4),
+    "attend": [POINTER] * 6,
+}
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 log = logging.getLogger("widthwise")
 
@@ -47,7 +55,7 @@ def computes(x: Tensor) -> bool:
 
 def lies(x: Float[Tensor, "batch channels h w"]) -> bool:
     """Return whether a tensor of the processor's has images last in memory, and can be computed on here."""
-    return x.ndim == 4 and len(x) > 1 and x.permute(1, 2, 3, 0).is_contiguous() and computes(x)
+    return x.ndim == 4 and len(x) > 1 and _is_laid(x) and computes(x)
 
 
 def convolve(
@@ -75,11 +83,7 @@ def batch_norm(
     relu: bool = False,
 ) -> Float[Tensor, "batch channels h w"]:
     """Return F.batch_norm of the same arguments in training, plus `added`, behind a ReLU if asked for."""
-    y, mean, var = _BatchNorm.apply(x, weight, bias, added, relu, eps)
-    n = x.numel() // x.shape[1]
-    running_mean.lerp_(mean, momentum)
-    running_var.lerp_(var * (n / (n - 1)), momentum)
-    return y
+    return _BatchNorm.apply(x, weight, bias, running_mean, running_var, added, relu, momentum, eps)
 
 
 def evaluated_batch_norm(
@@ -95,8 +99,8 @@ def evaluated_batch_norm(
     """Return what `batch_norm` does, but by a given mean and variance, and without gradients."""
     sizes, y = (x.shape[1], x.numel() // x.shape[1], int(relu), 1), _empty(x, *x.shape)
     added = None if added is None else _laid(added)
-    given = (t.contiguous() for t in (weight, bias))
-    _call("normalise", x.dtype, sizes, _laid(x), *given, added, eps, mean.contiguous(), var.contiguous(), y)
+    weight, bias, mean, var = (t.contiguous() for t in (weight, bias, mean, var))
+    _call("normalise", x.dtype, sizes, _laid(x), weight, bias, added, eps, mean, var, y, 0.0, None, None)
     return y
 
 
@@ -149,28 +153,37 @@ class _Convolution(torch.autograd.Function):
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, added: Tensor | None, relu: bool, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (y, mean, biased variance) of every channel."""
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        added: Tensor | None,
+        relu: bool,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        """Return y; the running statistics move by the momentum."""
         x, added = _laid(x), None if added is None else _laid(added)
         weight, bias, y = weight.contiguous(), bias.contiguous(), _empty(x, *x.shape)
         mean, var = torch.empty_like(weight), torch.empty_like(weight)
         ctx.sizes, ctx.eps = (x.shape[1], x.numel() // x.shape[1], int(relu), 0), eps
-        _call("normalise", x.dtype, ctx.sizes, x, weight, bias, added, eps, mean, var, y)
-        ctx.save_for_backward(x, y, weight, mean, var)
-        ctx.mark_non_differentiable(mean, var)
-        return y, mean, var
+        running = (momentum, running_mean, running_var)
+        _call("normalise", x.dtype, ctx.sizes, x, weight, bias, added, eps, mean, var, y, *running)
+        ctx.save_for_backward(x, None if added is None else y, weight, bias, mean, var)
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradients of x, weight, bias and what was added."""
-        (x, y, weight, mean, var), dy = ctx.saved_tensors, _laid(dy)
-        dx, passed = _empty(x, *x.shape), _empty(x, *x.shape) if ctx.needs_input_grad[3] else None
+        (x, y, weight, bias, mean, var), dy = ctx.saved_tensors, _laid(dy)
+        dx, passed = _empty(x, *x.shape), _empty(x, *x.shape) if ctx.needs_input_grad[5] else None
         dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
-        given = (dy, x, y, weight, mean, var, ctx.eps, dx, passed, dweight, dbias)
+        given = (dy, x, y, weight, bias, mean, var, ctx.eps, dx, passed, dweight, dbias)
         _call("normalise_back", x.dtype, ctx.sizes, *given)
-        return dx, dweight, dbias, passed, None, None
+        return dx, dweight, dbias, None, None, passed, None, None, None
 
 
 class _Attention(torch.autograd.Function):
@@ -200,13 +213,21 @@ class _Attention(torch.autograd.Function):
 
 def _laid(x: Tensor) -> Tensor:
     """Return a tensor with its images last in memory."""
-    return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    return x if _is_laid(x) else x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+
+
+def _is_laid(x: Tensor) -> bool:
+    return x.stride() == _strides(*x.shape) or x.permute(1, 2, 3, 0).is_contiguous()  # where a size is 1
 
 
 def _empty(like: Tensor, batch: int, channels: int, rows: int, columns: int) -> Tensor:
     """Return an unfilled tensor with its images last in memory: not a view, so that a ReLU may overwrite it."""
-    strides = (1, rows * columns * batch, columns * batch, batch)
-    return torch.empty_strided((batch, channels, rows, columns), strides, dtype=like.dtype)
+    shape = (batch, channels, rows, columns)
+    return torch.empty_strided(shape, _strides(*shape), dtype=like.dtype)
+
+
+def _strides(batch: int, channels: int, rows: int, columns: int) -> tuple[int, ...]:
+    return (1, rows * columns * batch, columns * batch, batch)
 
 
 def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, ...]:
@@ -215,18 +236,22 @@ def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, .
 
 
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Tensor | float | None) -> None:
+    """Compute; a thin network calls thousands of times a second, so nothing is looked up twice."""
+    _function(name, dtype)(_numbers(sizes), *[t.data_ptr() if isinstance(t, Tensor) else t for t in given])
+
+
+@cache
+def _function(name: str, dtype: torch.dtype) -> Any:
     found = compiled()
     assert found is not None, "a layer that does not fit"
-    arguments = [(ctypes.c_int64 * len(sizes))(*sizes), *map(_argument, given)]
-    getattr(found, f"{name}_{DTYPES[dtype]}")(*arguments)
+    function = getattr(found, f"{name}_{DTYPES[dtype]}")
+    function.argtypes, function.restype = (ctypes.c_void_p, *ARGUMENTS[name]), None
+    return function
 
 
-def _argument(given: Tensor | float | None) -> Any:
-    if isinstance(given, int):
-        return ctypes.c_int64(given)
-    if isinstance(given, float):
-        return ctypes.c_double(given)
-    return ctypes.c_void_p(None if given is None else given.data_ptr())
+@cache
+def _numbers(sizes: tuple[int, ...]) -> Any:
+    return (ctypes.c_int64 * len(sizes))(*sizes)
 
 
 @cache

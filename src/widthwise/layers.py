@@ -145,14 +145,16 @@ class Conv2d(Layer):
         """Return every member's convolution of its own channels."""
         weight, bias = self.weight, self.bias
         stride = self.stride
-        if self.members == 1 and lanes.fits(x, weight[0]):
-            return lanes.convolve(x, weight[0], None if bias is None else bias[0], stride, self.padding)
+        if self.members == 1:
+            weight, bias = weight.squeeze(0), None if bias is None else bias.squeeze(0)
+            if lanes.fits(x, weight):
+                return lanes.convolve(x, weight, bias, stride, self.padding)
         if stride > 1 and weight.shape[-1] == 1 and self.padding == 0:
             # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
             # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
             x, stride = x[:, :, ::stride, ::stride], 1
         if self.members == 1:
-            return F.conv2d(x, weight[0], None if bias is None else bias[0], stride, self.padding)
+            return F.conv2d(x, weight, bias, stride, self.padding)
         # oneDNN takes three members of one channel for one coloured picture, in another kernel: make it four.
         extra = 1 if x.shape[1] == 3 else 0
         x, weight = _fill(x, 0, 0, extra), _fill(weight, 0, 0, 0, 0, extra)
@@ -197,7 +199,7 @@ class BatchNorm2d(Layer):
         if self.training:
             self.num_batches_tracked += 1
         if self.members == 1:
-            mine = (self.running_mean[0], self.running_var[0], self.weight[0], self.bias[0])
+            mine = [t.squeeze(0) for t in (self.running_mean, self.running_var, self.weight, self.bias)]
             thin = lanes.lies(x) and x.dtype == self.weight.dtype
             if thin and self.training:
                 return lanes.batch_norm(x, *mine, self.momentum, self.eps, added, relu)
