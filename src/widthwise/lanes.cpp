@@ -343,6 +343,7 @@ void weights(const Sizes& s, const T* dy, const T* x, T* out) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
     int64_t whole = s.images / L * L;
+    std::memset(out, 0, s.outputs * s.inputs * s.kernel * s.kernel * sizeof(T));
     weights_of<T, V>(s, dy, x, 0, whole, out);
     if (whole < s.images) weights_of<T, typename One<T>::type>(s, dy, x, whole, s.images, out);
 }

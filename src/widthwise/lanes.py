@@ -41,9 +41,9 @@ DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 log = logging.getLogger("widthwise")
 
 
-def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "outputs inputs k k"]) -> bool:
+def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "*one outputs inputs k k"]) -> bool:
     """Return whether a convolution is better computed here: thin, or a layer behind one that was."""
-    thin = max(weight.shape[:2]) <= (MOST if lies(x) else THIN)
+    thin = max(weight.shape[-4:-2]) <= (MOST if lies(x) else THIN)
     return thin and len(x) >= FEWEST and weight.shape[-1] in (1, 3) and x.dtype == weight.dtype and computes(x)
 
 
@@ -60,12 +60,15 @@ def lies(x: Float[Tensor, "batch channels h w"]) -> bool:
 
 def convolve(
     x: Float[Tensor, "batch inputs h w"],
-    weight: Float[Tensor, "outputs inputs k k"],
-    bias: Float[Tensor, " outputs"] | None,
+    weight: Float[Tensor, "*one outputs inputs k k"],
+    bias: Float[Tensor, "*one outputs"] | None,
     stride: int,
     padding: int,
 ) -> Float[Tensor, "batch outputs h2 w2"]:
-    """Return F.conv2d(x, weight, bias, stride, padding) of a kernel of 1 or 3, images last in memory."""
+    """Return F.conv2d(x, weight, bias, stride, padding) of a kernel of 1 or 3, images last in memory.
+
+    Here and below parameters may have a member dimension of one in front, as layers have them.
+    """
     y = _Convolution.apply(x, weight, bias, stride, padding)
     assert isinstance(y, Tensor)
     return y
@@ -73,10 +76,10 @@ def convolve(
 
 def batch_norm(
     x: Float[Tensor, "batch channels h w"],
-    running_mean: Float[Tensor, " channels"],
-    running_var: Float[Tensor, " channels"],
-    weight: Float[Tensor, " channels"],
-    bias: Float[Tensor, " channels"],
+    running_mean: Float[Tensor, "*one channels"],
+    running_var: Float[Tensor, "*one channels"],
+    weight: Float[Tensor, "*one channels"],
+    bias: Float[Tensor, "*one channels"],
     momentum: float,
     eps: float,
     added: Float[Tensor, "batch channels h w"] | None = None,
@@ -88,10 +91,10 @@ def batch_norm(
 
 def evaluated_batch_norm(
     x: Float[Tensor, "batch channels h w"],
-    mean: Float[Tensor, " channels"],
-    var: Float[Tensor, " channels"],
-    weight: Float[Tensor, " channels"],
-    bias: Float[Tensor, " channels"],
+    mean: Float[Tensor, "*one channels"],
+    var: Float[Tensor, "*one channels"],
+    weight: Float[Tensor, "*one channels"],
+    bias: Float[Tensor, "*one channels"],
     eps: float,
     added: Float[Tensor, "batch channels h w"] | None = None,
     relu: bool = False,
@@ -128,9 +131,9 @@ class _Convolution(torch.autograd.Function):
         """Return the convolution."""
         x, weight = _laid(x), weight.contiguous()
         ctx.save_for_backward(x, weight)
-        ctx.sizes = _sizes(x, weight, stride, padding)
-        rows, columns = ((n + 2 * padding - weight.shape[2]) // stride + 1 for n in x.shape[2:])
-        y = _empty(x, len(x), len(weight), rows, columns)
+        ctx.sizes, ctx.bias = _sizes(x, weight, stride, padding), None if bias is None else bias.shape
+        rows, columns = ((n + 2 * padding - weight.shape[-1]) // stride + 1 for n in x.shape[2:])
+        y = _empty(x, len(x), weight.shape[-4], rows, columns)
         _call("gather", x.dtype, ctx.sizes, x, weight, bias, y, 0)
         return y
 
@@ -144,9 +147,9 @@ class _Convolution(torch.autograd.Function):
             dx = _empty(x, *x.shape)
             _call("gather", x.dtype, ctx.sizes, dy, weight, None, dx, 1)
         if ctx.needs_input_grad[1]:
-            dweight = torch.zeros_like(weight)
+            dweight = torch.empty_like(weight)
             _call("weights", x.dtype, ctx.sizes, dy, x, dweight)
-        dbias = dy.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        dbias = dy.sum((0, 2, 3)).view(ctx.bias) if ctx.needs_input_grad[2] else None
         return dx, dweight, dbias, None, None
 
 
@@ -232,7 +235,7 @@ def _strides(batch: int, channels: int, rows: int, columns: int) -> tuple[int, .
 
 def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, ...]:
     batch, inputs, height, width = x.shape
-    return inputs, len(weight), height, width, batch, weight.shape[2], stride, padding
+    return inputs, weight.shape[-4], height, width, batch, weight.shape[-1], stride, padding
 
 
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Tensor | float | None) -> None:

@@ -76,8 +76,10 @@ def unstack(state: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
 
 
 def side_by_side(images: Float[Tensor, "m batch channels h w"]) -> Float[Tensor, "batch m*channels h w"]:
-    """Return every member's images as channels of one batch, in channels-last order."""
+    """Return every member's images as channels of one batch; of several members, in channels-last order."""
     m, batch, channels, h, w = images.shape
+    if m == 1:
+        return images[0]  # convolutions lay it as they want it
     joined = images.transpose(0, 1).reshape(batch, m * channels, h, w)
     return joined.contiguous(memory_format=torch.channels_last)
 
@@ -143,18 +145,16 @@ class Conv2d(Layer):
 
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
         """Return every member's convolution of its own channels."""
-        weight, bias = self.weight, self.bias
-        stride = self.stride
-        if self.members == 1:
-            weight, bias = weight.squeeze(0), None if bias is None else bias.squeeze(0)
-            if lanes.fits(x, weight):
-                return lanes.convolve(x, weight, bias, stride, self.padding)
+        weight, bias, stride = self.weight, self.bias, self.stride
+        if self.members == 1 and lanes.fits(x, weight):
+            return lanes.convolve(x, weight, bias, stride, self.padding)
         if stride > 1 and weight.shape[-1] == 1 and self.padding == 0:
             # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
             # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
             x, stride = x[:, :, ::stride, ::stride], 1
         if self.members == 1:
-            return F.conv2d(x, weight, bias, stride, self.padding)
+            x = x.contiguous(memory_format=torch.channels_last)
+            return F.conv2d(x, weight[0], None if bias is None else bias[0], stride, self.padding)
         # oneDNN takes three members of one channel for one coloured picture, in another kernel: make it four.
         extra = 1 if x.shape[1] == 3 else 0
         x, weight = _fill(x, 0, 0, extra), _fill(weight, 0, 0, 0, 0, extra)
@@ -197,15 +197,16 @@ class BatchNorm2d(Layer):
         Then `added`, and a ReLU if asked for: a network's thin layers do all of it in one pass.
         """
         if self.training:
-            self.num_batches_tracked += 1
+            self.num_batches_tracked.add_(1)
+        mine = (self.running_mean, self.running_var, self.weight, self.bias)
         if self.members == 1:
-            mine = [t.squeeze(0) for t in (self.running_mean, self.running_var, self.weight, self.bias)]
             thin = lanes.lies(x) and x.dtype == self.weight.dtype
             if thin and self.training:
                 return lanes.batch_norm(x, *mine, self.momentum, self.eps, added, relu)
             if thin and not torch.is_grad_enabled():
                 return lanes.evaluated_batch_norm(x, *mine, self.eps, added, relu)
-            y = F.batch_norm(x, *mine, self.training, self.momentum, self.eps)
+            mean, var, weight, bias = (t[0] for t in mine)
+            y = F.batch_norm(x, mean, var, weight, bias, self.training, self.momentum, self.eps)
         else:
             y = self._together(x)
         y = y if added is None else y + added

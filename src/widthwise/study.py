@@ -77,8 +77,8 @@ class Training(Strict):
     the first 30 % before it does. Of AdamW, `momentum` is that of the gradient; that of its square is 0.999. `augment`
     left out means the data set's own default. With `shared_batches` all networks see one order and augmentation of the
     samples, whatever their seeds. With `init: slice_of_wide` narrow networks start as disjoint slices of wide ones, in
-    the scale they have there or adapted to their own, smaller fan-in (`init_scale`). With `precision: bfloat16` products
-    and convolutions are of bfloat16 (autocast), weights and sums are not; left out, it is what the device's table says.
+    the scale they have there or adapted to their own, smaller fan-in (`init_scale`). With `precision: bfloat16`
+    products, not weights and sums, are of bfloat16 (autocast); left out, the device's table says.
 
     `normalised_sgd` divides every network's gradient by its norm, has no momentum, and takes its decay `outside` of the
     norm, as a factor on the weights, or `inside`, as part of what is divided. With `fresh` an epoch is so many batches

@@ -186,7 +186,8 @@ class Loop:
 
     def step(self, batch: Int[Tensor, "members batch"]) -> None:
         """Take one step of the descent in every member."""
-        self.network.train()
+        if not self.network.training:  # a walk through all modules
+            self.network.train()
         inputs, targets = self.inputs(batch), self.labels[batch].expand(len(self.places), -1)
         if self.draws:
             own = [self.member_seeds[k] for k in self.places]
