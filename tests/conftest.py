@@ -35,6 +35,13 @@ def seeds(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
+@pytest.fixture(autouse=True)
+def no_measurement_is_kept(tmp_path_factory, monkeypatch):
+    """Let what is measured of a machine under test be forgotten, and nothing that it knows enter a test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("widthwise.calibration.cache_folder", lambda: folder)
+
+
 @pytest.fixture
 def data_root() -> Callable[[str], Path]:
     """Return the folder of data sets that holds the one asked for, or skip: `data_root("cifar10")`."""

@@ -90,11 +90,12 @@ def plan(
     from widthwise import cost
 
     study = _study(file, preset, overrides, common, budget)
-    found = cost.plan(study, _store(common), device=common.device, jobs=common.jobs)
+    given = {"device": common.device, "jobs": common.jobs, "fleet_size": common.fleet}
+    found = cost.plan(study, _store(common), **given)
     each = {}
     if preset is None and budget is None:
         each = {name: _study(file, name, overrides, common) for name in study.presets}
-    plans = {name: cost.plan(s, _store(common), device=common.device, jobs=common.jobs) for name, s in each.items()}
+    plans = {name: cost.plan(s, _store(common), **given) for name, s in each.items()}
     if common.json:
         say(found.to_dict() | {"presets": {name: plan.to_dict() for name, plan in plans.items()}})
     else:
@@ -244,6 +245,8 @@ def _study(
 def _check(common: Common) -> None:
     if common.jobs is not None and common.jobs < 1:
         raise UsageError(f"--jobs must be at least 1, not {common.jobs}.")
+    if common.fleet is not None and common.fleet < 2:
+        raise UsageError(f"--fleet must be at least 2, not {common.fleet}: of fleets, a network alone is none.")
     if common.device == "cpu":
         return
     import torch
@@ -266,7 +269,8 @@ def _results(study: "Study", store: "Store", common: Common) -> "Results":
     from widthwise.executors import base as executors
 
     with progress.shown(quiet=common.quiet) as listener:
-        return executors.run(study, store, device=common.device, jobs=common.jobs, listener=listener)
+        given = {"device": common.device, "jobs": common.jobs, "fleet_size": common.fleet}
+        return executors.run(study, store, listener=listener, **given)
 
 
 def _finish(results: "Results", preset: str | None, store: "Store", common: Common, budget: str | None = None) -> None:

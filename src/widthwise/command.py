@@ -23,6 +23,8 @@ class Common:
     """Where networks train: cpu, cuda, cuda:1."""
     jobs: int | None = None
     """Processes that train at the same time; one for each core if left out."""
+    fleet: int | None = None
+    """Networks that train as one, where their form is a fleet; found by a measurement if left out."""
     quiet: Annotated[bool, Parameter(negative="")] = False
     """No progress on stderr."""
     json: Annotated[bool, Parameter(negative="")] = False

@@ -3,13 +3,13 @@
 Times are scaled from what `machine` measures here and now: good to about half as much again either way.
 """
 
-import os
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from math import prod
 
-from widthwise import config, family, features, fleet, machine, samples, scoring, tuning
+from widthwise import calibration, config, family, features, fleet, machine, samples, scoring, tuning
 from widthwise.design import Comparison, Design, Net
 from widthwise.plans import Plan, WidthPlan
 from widthwise.store import Entry, Store
@@ -27,14 +27,17 @@ GPU = 1e13  # FLOPs a second that small convolutions may reach on one GPU
 UNREAD = "unread"  # in the place of the checksum of data that are not decoded: no run in a store has it
 
 
-def plan(study: config.Study, store: Store, *, device: str = "cpu", jobs: int | None = None) -> Plan:
+def plan(
+    study: config.Study, store: Store, *, device: str = "cpu", jobs: int | None = None, fleet_size: int | None = None
+) -> Plan:
     """Return what a study will take on this machine, and what of it is in the store.
 
     The data need not be here: unless they are decoded in the store, nothing can be there already.
 
-    `jobs` is the number of processes; one a core if left out, one on a GPU.
+    `jobs` is the number of processes; one a core if left out, one on a GPU. `fleet_size` is how many networks train
+    as one, where their form is a fleet; found by a measurement of seconds if left out.
     """
-    return _Planner(study, store, device, jobs).plan()
+    return _Planner(study, store, device, jobs or machine.processes(device), fleet_size).plan()
 
 
 def missing(study: config.Study, store: Store) -> list[str]:
@@ -64,10 +67,8 @@ def work_units(run: config.Run) -> float:
 class _Planner:
     """One plan in the making."""
 
-    def __init__(self, study: config.Study, store: Store, device: str, jobs: int | None):
-        self.study, self.device = study, device
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.processes = jobs or (1 if device.startswith("cuda") else cores)
+    def __init__(self, study: config.Study, store: Store, device: str, processes: int, fleet_size: int | None):
+        self.study, self.device, self.processes = study, device, processes
         self.design = _design(study)
         self.shape = self.design.shape
         self.comparisons = studies.comparisons(self.design, {})
@@ -91,9 +92,10 @@ class _Planner:
         self.begun = {run.key: 0 for run in self.lacking}
         self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
         self.unscored = self.share_unscored()
+        self.size_of = cache(calibration.sizes(self.shape, self.rows, device, processes, fleet_size))
 
     def plan(self) -> Plan:
-        fleets = fleet.groups(self.lacking, self.begun, self.device, self.processes)
+        fleets = fleet.groups(self.lacking, self.begun, self.device, self.processes, self.size_of)
         left = [self.training_seconds(runs) for runs in fleets]
         by_width: dict[Fraction, float] = {}
         for runs, seconds in zip(fleets, left, strict=True):
@@ -120,6 +122,7 @@ class _Planner:
             disk=self.disk() + self.blocks(),
             blocks=self.blocks(),
             fresh=bool(self.study.training.fresh),
+            fleets={str(width): most for width, most in _largest(fleets).items() if most > 1},
             guessed=not self.decoded and self.study.data.rows == "all" and not self.declared,
             gpu_seconds=sum(map(self.flops, self.lacking)) / GPU + seconds["comparing"],
         )
@@ -319,6 +322,14 @@ def _trained(data: config.Data, whole: int) -> int:
     """Return how many rows networks train on."""
     n = whole if data.rows == "all" else data.rows
     return n - round(data.reserve * n)
+
+
+def _largest(fleets: Iterable[Sequence[config.Run]]) -> dict[Fraction, int]:
+    """Return the members of the largest fleet of every width."""
+    found: dict[Fraction, int] = {}
+    for runs in fleets:
+        found[runs[0].width] = max(len(runs), found.get(runs[0].width, 0))
+    return found
 
 
 def _makespan(seconds: Iterable[float], processes: int) -> float:

@@ -83,18 +83,24 @@ def form(run: Run, device: str = "cpu") -> Form:
 
 
 def groups(
-    runs: Sequence[Run], steps: Mapping[str, int] | None = None, device: str = "cpu", processes: int = 1
+    runs: Sequence[Run],
+    steps: Mapping[str, int] | None = None,
+    device: str = "cpu",
+    processes: int = 1,
+    size_of: Callable[[Run, int], int] | None = None,
 ) -> list[list[Run]]:
     """Return runs cut into fleets: equal but for seed, rate and weight decay, at equal steps.
 
-    They are of the table's size, or smaller where some of the processes would have none.
+    They are of the table's size, or where networks train together of what `size_of` says of a run and how many are
+    alike; smaller where some of the processes would have none.
     """
     alike: dict[tuple, list[Run]] = {}
     for run in runs:
         alike.setdefault((_shared(run), (steps or {}).get(run.key, 0)), []).append(run)
     cut = []
     for members in alike.values():
-        size = form(members[0], device).size
+        usual = form(members[0], device)
+        size = size_of(members[0], len(members)) if size_of and usual.together else usual.size
         pieces = max(-(-len(members) // size), min(processes, len(members) // 2))
         cut += [members[k * len(members) // pieces : (k + 1) * len(members) // pieces] for k in range(pieces)]
     return cut
@@ -157,7 +163,8 @@ def train_fleet(
         for key in sorted(run.key for run in runs):
             held.enter_context(store.lock(f"training-{key}"))
         missing = [run for run in runs if store.get("runs", run.key) is None]
-        for piece in groups(missing, {key: found.step for key, found in checkpoints(store).items()}, device):
+        steps = {key: found.step for key, found in checkpoints(store).items()}
+        for piece in groups(missing, steps, device, size_of=lambda run, alike: alike):
             _train_piece(piece, samples, store, device, progress, stopping, save_every)
 
 

@@ -262,7 +262,7 @@ def compiled() -> ctypes.CDLL | None:
     """Return the compiled library, compiled now if it is not in the cache folder; None without a compiler."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     try:
-        target = _folder() / f"lanes-{_key(compiler)}.so"
+        target = cache_folder() / f"lanes-{_key(compiler)}.so"
         if not target.exists():
             _compile(compiler, target)
         return ctypes.CDLL(str(target))
@@ -277,7 +277,8 @@ def _key(compiler: list[str]) -> str:
     return hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + told.stdout).hexdigest()[:16]
 
 
-def _folder() -> Path:
+def cache_folder() -> Path:
+    """Return the folder in which what was made for this machine is kept: `widthwise` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "widthwise"
 

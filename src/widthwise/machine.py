@@ -4,6 +4,7 @@ FLOPs and activations are counted on PyTorch's meta device, without computing an
 few real steps of a fleet, and of one matrix product and one eigendecomposition, on one thread.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,12 @@ from widthwise.training import Events, begin, train
 
 PROBED, STEPS = 32, 4  # samples a member and steps that are timed, where a whole batch would take long
 QUICK = 0.1  # seconds: below it steps of a whole batch are timed
+
+
+def processes(device: str) -> int:
+    """Return how many processes work at the same time unless told otherwise: one a core, one on a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device.startswith("cuda") else cores
 
 
 @dataclass(frozen=True)

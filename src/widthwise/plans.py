@@ -1,7 +1,7 @@
 """What a plan holds, and how it reads: the networks of every width, seconds by stage, memory and disk."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from widthwise import words
@@ -44,6 +44,7 @@ class Plan:
         memory: bytes at the peak, all processes together. disk: bytes in all, at most.
         blocks: bytes of the disk that moment blocks take, which can be deleted.
         fresh: whether networks train on fresh samples, and on none of the rows.
+        fleets: how many networks train as one, at most, of every width of which more than one does.
         guessed: whether the number of rows is a guess, the data not being read yet.
         gpu_seconds: of what is left with training on one GPU, at `GPU` FLOPs a second: a figure nobody measured.
     """
@@ -62,6 +63,7 @@ class Plan:
     gpu_seconds: float
     guessed: bool
     fresh: bool = False
+    fleets: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -83,11 +85,13 @@ class Plan:
         blocks = f", {words.size(self.blocks)} of it moment blocks, which `clean` deletes" if self.blocks else ""
         there = f"{trained} of {total} networks are trained" if trained else "Nothing is trained yet"
         trains = "Fresh samples train" if self.fresh else f"{self.rows:,} rows train"
+        fleets = ", ".join(f"{most} of width {width}" for width, most in self.fleets.items())
         more = self.memory > memory.physical()
         return "\n".join(
             [
                 f"{there}. {trains} a network in {self.steps:,} steps. {self.comparisons:,} comparisons.",
                 *([f"The data are not read yet: {self.rows:,} rows are a guess."] if self.guessed else []),
+                *([f"They train as fleets: {fleets} at a time."] if fleets else []),
                 takes if left else done,
                 f"About {words.size(self.memory)} of memory at the peak, "
                 f"at most {words.size(self.disk)} of disk{blocks}.",

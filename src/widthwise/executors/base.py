@@ -10,14 +10,13 @@ most the work since the last checkpoint.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 
-from widthwise import config, family, features, fleet, samples, scoring, tuning
+from widthwise import calibration, config, family, features, fleet, machine, samples, scoring, tuning
 from widthwise.cost import work_units
 from widthwise.design import FINAL, Comparison, Design, Net
 from widthwise.errors import UsageError
@@ -174,6 +173,7 @@ def run(
     *,
     device: str = "cpu",
     jobs: int | None = None,
+    fleet_size: int | None = None,
     on: str = "local",
     listener: Listener | None = None,
     save_every: float = 30.0,
@@ -185,6 +185,7 @@ def run(
         store: where networks, features and scores live; what is there is used, nothing is made twice.
         device: "cpu" or "cuda".
         jobs: processes on this machine; one a core if left out, one on a GPU.
+        fleet_size: networks that train as one, where their form is a fleet; found by a measurement if left out.
         on: who does the work, a name in `executors/`.
         listener: told of the progress.
         save_every: seconds between the checkpoints of a training: what a kill can cost.
@@ -196,19 +197,26 @@ def run(
         KeyboardInterrupt: after all workers have saved what they had.
     """
     worker = Worker(str(store.root), study.data, device, save_every)
-    return _Session(study, store, worker, jobs, on, listener or (lambda progress: None)).results()
+    count = jobs or machine.processes(device)
+    return _Session(study, store, worker, count, fleet_size, on, listener or (lambda progress: None)).results()
 
 
 class _Session:
     """One call of `run`."""
 
     def __init__(
-        self, study: config.Study, store: Store, worker: Worker, jobs: int | None, on: str, listener: Listener
+        self,
+        study: config.Study,
+        store: Store,
+        worker: Worker,
+        count: int,
+        fleet_size: int | None,
+        on: str,
+        listener: Listener,
     ):
         self.study, self.store, self.worker, self.listener = study, store, worker, listener
         self.executor = family.member("executors", on)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.count = jobs or (1 if worker.device.startswith("cuda") else cores)
+        self.count, self.fleet_size = count, fleet_size
         member = family.member("data", study.data.kind)
         self.design = Design(study, family.shape(member, study.data.options), member.CLASSES)
 
@@ -261,7 +269,9 @@ class _Session:
         lacking = [run for run, there in zip(wanted, stored, strict=True) if not there]
         before = sum(work_units(run) for run, there in zip(wanted, stored, strict=True) if there and lacking)
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
-        groups = fleet.groups(lacking, steps, self.worker.device, self.count)
+        rows, device = len(self.worker.samples.training_labels), self.worker.device
+        size_of = calibration.sizes(self.design.shape, rows, device, self.count, self.fleet_size)
+        groups = fleet.groups(lacking, steps, device, self.count, size_of)
         self.perform([Train(tuple(runs)) for runs in groups], before)
 
     def look(self, comparisons: Iterable[Comparison]) -> None:
