@@ -157,7 +157,7 @@ struct Rows {
 constexpr int A = 2;  // vectors of images that are computed together
 
 // sum[b] += weight of (source k, result b) * in[k], for K sources and B results.
-template <class T, class V, int B, int K>
+template <class T, class V, int B, int K, int A>
 inline void accumulate(const T* in, int64_t plane, const T* weight, int64_t of_source, int64_t of_result,
                        V (&sum)[B][A]) {
     for (int k = 0; k < K; k++) {
@@ -169,7 +169,7 @@ inline void accumulate(const T* in, int64_t plane, const T* weight, int64_t of_s
 }
 
 // out[c] = sum over taps and sources of weight * in, for B channels c of the result and A vectors of images.
-template <class T, int B>
+template <class T, int B, int A>
 APART void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int64_t first, const T* weight,
                    const T* bias, T* out, int64_t out_plane, int64_t count) {
     typedef typename Vector<T>::type V;
@@ -199,9 +199,13 @@ APART void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int
 template <class T, int B>
 void pixel(const Line& rows, const Line& columns, const Rows<T>& in, const T* weight, const T* bias, T* out,
            int64_t out_plane, int64_t count) {
-    constexpr int step = A * lanes<T, typename Vector<T>::type>();
-    for (int64_t n = 0; n < count; n += step)
-        vectors<T, B>(rows, columns, in, n, weight, bias, out + n, out_plane, count - n < step ? count - n : step);
+    constexpr int64_t step = A * lanes<T, typename Vector<T>::type>();
+    int64_t n = 0;
+    if constexpr (sizeof(typename Vector<T>::type) == 64)  // of which there are twice as many registers
+        for (; n + 2 * step <= count; n += 2 * step)
+            vectors<T, B, 2 * A>(rows, columns, in, n, weight, bias, out + n, out_plane, 2 * step);
+    for (; n < count; n += step)
+        vectors<T, B, A>(rows, columns, in, n, weight, bias, out + n, out_plane, count - n < step ? count - n : step);
 }
 
 // The weights of each four results, packed as [tap][source][four]; results and sources change places on the way back.
