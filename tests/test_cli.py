@@ -346,7 +346,19 @@ def asked(monkeypatch) -> list:
 def test_overrides_presets_and_global_options_reach_the_run(widthwise, study, monkeypatch):
     calls = asked(monkeypatch)
     told = ["--preset", "longer", "--network.hidden=32", "--widths", "[1, 1/4]", "--concatenations.1/4", "3"]
-    told += ["--training.weight-decay", "5e-3", "--store", "here", "--jobs", "3", "--data", "there", "--quiet"]
+    told += [
+        "--training.weight-decay",
+        "5e-3",
+        "--store",
+        "here",
+        "--jobs",
+        "3",
+        "--fleet",
+        "4",
+        "--data",
+        "there",
+        "--quiet",
+    ]
     monkeypatch.setenv("WIDTHWISE_STORE", "ignored")
     monkeypatch.setattr(cli, "_finish", lambda *_: None)
     overrides = {"concatenations": {}}
@@ -423,6 +435,14 @@ def test_a_full_disk_is_one_clear_line(widthwise, study, monkeypatch, code, owne
 
 
 def test_a_bug_has_its_traceback_and_asks_to_be_reported(widthwise, study, monkeypatch):
+    monkeypatch.setattr(executors, "_Session", None)
+    code, _, err = widthwise("run", study)
+    assert code == 1
+    assert "TypeError" in err
+    assert "this is a bug in widthwise: please report it" in err.splitlines()[-1]
+
+
+def test_a_bug_in_a_file_of_the_users_own_names_it(widthwise, study, monkeypatch):
     def broken(*_, **__):
         return 1 / 0
 
@@ -430,7 +450,14 @@ def test_a_bug_has_its_traceback_and_asks_to_be_reported(widthwise, study, monke
     code, _, err = widthwise("run", study)
     assert code == 1
     assert "ZeroDivisionError" in err
-    assert "this is a bug in widthwise: please report it" in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith(f"the error is in {__file__}, or in what it gives widthwise")
+
+
+def test_two_studies_of_one_title_have_reports_of_their_own(widthwise, study):
+    given = ("--store", "store", "--quiet", "--jobs", 1)
+    reports = [widthwise("run", study, *given, *more)[1].splitlines()[-1] for more in ((), ("--wide", "3"), ())]
+    assert reports[0] == reports[2] != reports[1]
+    assert all(Path(report).is_file() for report in reports)
 
 
 @pytest.mark.parametrize(
@@ -472,9 +499,11 @@ def test_a_bug_has_its_traceback_and_asks_to_be_reported(widthwise, study, monke
         (["span", "wide.npy", "broken.npy"], "target: row 7 of broken.npy, column 2 is nan"),
         (["span", "wide.npy", "narrow.npy", "--stanardize"], "Did you mean --standardize?"),
         (["gap", "--wide", "wide.npy", "--narrow", "narrow.npy", "--count", "1"], "needs 2 or more wide networks"),
-        (["gap", "--wide", "wide.npy", "wide.npy", "--narrow", "narrow.npy"], "pass count="),
+        (["gap", "--wide", "wide.npy", "other.npy", "--narrow", "narrow.npy"], "give count (--count)"),
+        (["gap", "--wide", "wide.npy", "wide.npy", "--narrow", "narrow.npy"], "wide.npy is given twice"),
+        (["run", "study.yaml", "--fleet", "1"], "--fleet must be at least 2, not 1; leave it out"),
         (["gap", "--wide", "wide.npy", "wid.npy", "--narrow", "narrow.npy"], "Did you mean wide.npy?"),
-        (["gap", "--wide", "wide.npy", "wide.npy", "--narrow", "."], "all narrow networks must be of one width"),
+        (["gap", "--wide", "wide.npy", "other.npy", "--narrow", "mixed"], "all narrow networks must be of one width"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -483,6 +512,10 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(widthwise, study, pair
     broken[7, 2] = np.nan
     np.save("broken.npy", broken)
     Path("short.csv").write_text("1\n2\n")
+    np.save("other.npy", np.load("wide.npy") + 1)
+    Path("mixed").mkdir()
+    for name in ("wide", "narrow"):
+        np.save(f"mixed/{name}.npy", np.load(f"{name}.npy")[:, : 3 + len(name)])
     before = {path for path in tmp_path.iterdir()}
     code, out, err = widthwise(*arguments, *(["--quiet"] if "run" in arguments else []))
     assert (code, out) == (2, "")

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import tiny_encoder
 from widthwise import samples, scoring, seeds
 from widthwise.config import Data
-from widthwise.data import mnli
+from widthwise.data import digits, mnli
 from widthwise.errors import UsageError
 from widthwise.samples import load
 from widthwise.store import Store
@@ -55,6 +57,22 @@ def test_test_rows_are_chosen_too_and_keep_their_numbers(store):
     assert torch.equal(found.test, whole.test[places])
     with pytest.raises(UsageError, match=r"data\.test_rows: digits has 360 test rows, not 400"):
         load(Data(test_rows=400), store)
+
+
+def test_a_folder_that_holds_other_data_than_the_store_is_refused(tmp_path, monkeypatch):
+    def read(root):
+        found = digits_read(root)
+        return replace(found, train=found.train + (root is not None and root.name == "other"))
+
+    digits_read = digits.read
+    monkeypatch.setattr(digits, "read", read)
+    store, folders = Store(tmp_path / "store"), [tmp_path / name for name in ("one", "moved", "other")]
+    first, moved, other = (Data(root=folder) for folder in folders)
+    samples.decode(first, store)
+    for same in (first, moved, Data()):
+        samples.confirm(same, store)
+    with pytest.raises(UsageError, match=r"has digits as it was read from .*one; .*other holds other data"):
+        samples.confirm(other, store)
 
 
 # Texts --------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_one_thing_that_does_not_agree_is_enough(change, word):
         (float("nan"), float("nan"), [0.01, 0.01], "below resolution"),
         (0.01, 0.03, [None, None], "below resolution"),
         (0.01, 0.03, [None, -0.01], "not confirmed here"),
-        (-0.03, -0.01, [-0.01, None], "below resolution"),
+        (-0.03, -0.01, [-0.01, None], "not confirmed here"),
         (-0.001, 0.001, [None, None], "not confirmed here"),
     ],
 )
@@ -47,6 +47,9 @@ def test_the_finding_needs_the_two_smallest_widths_and_estimates_that_do_not_fal
     assert verdicts.gap_overall([yes, yes, yes], [0.01, 0.03, 0.02]) == no
     assert verdicts.gap_overall([yes, no], [0.02, 0.03]) == no
     assert verdicts.gap_overall([yes], [0.02]) == dim
+    assert verdicts.gap_overall([no], [-0.02]) == no
+    assert verdicts.gap_overall([dim], [0.01]) == dim
+    assert verdicts.gap_overall([], []) == dim
     assert verdicts.gap_overall([dim, yes], [0.01, 0.02]) == dim
     assert verdicts.gap_overall(["opposite"] * 2, [-0.01, -0.02]) == "opposite"
 

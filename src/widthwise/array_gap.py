@@ -172,7 +172,8 @@ def span_gap(
     if S < 2:
         raise UsageError(
             "a span gap needs 2 or more wide networks, since one is the yardstick of another; 1 is given. For one "
-            "wide network, span_error(concatenate(*narrow), wide) says what the narrow ones span of it."
+            "wide network, the span error of the narrow ones together (concatenate, `widthwise span`) says what they "
+            "span of it."
         )
     d_wide, d_narrow = sides["wide[0]"].columns, sides["narrow[0]"].columns
     m = _count(matching, count, d_wide, d_narrow, N)
@@ -207,11 +208,11 @@ def _count(matching: str, count: int | None, d_wide: int, d_narrow: int, N: int)
     if matching not in ("parameters", "features"):
         raise UsageError(f'matching must be "parameters" or "features", not {matching!r}.')
     if matching == "features" and count is not None:
-        raise UsageError('count belongs to matching="parameters"; by features it follows from the arrays.')
+        raise UsageError("count belongs to matching by parameters; by features it follows from the features.")
     if matching == "parameters" and count is None:
         raise UsageError(
-            "arrays do not say how many parameters their networks have: pass count=, how many narrow networks have "
-            'as many as a wide one (see count_matching), or matching="features".'
+            "features do not say how many parameters their networks have: give count (--count), how many narrow "
+            'networks have as many as a wide one (see count_matching), or matching="features" (--matching features).'
         )
     m = -(-d_wide // d_narrow) if count is None else count
     if isinstance(m, bool) or not isinstance(m, int) or not 1 <= m <= N:

@@ -185,6 +185,7 @@ def show(name: str, /, *, base: str = "1", common: Common = NOTHING) -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    sys.path.append(str(Path.cwd()))  # where members of a user's own may lie
     progress.speak_plainly()
     try:
         app(sys.argv[1:], print_error=False, exit_on_error=False, result_action="return_none")
@@ -203,7 +204,7 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in DISK:
             _fail(f"error: {error}", 1)
         traceback.print_exc()
-        _fail("this is a bug in widthwise: please report it, with the lines above and the command.", 1)
+        _fail(_blame(traceback.format_exc()), 1)
 
 
 # Studies ------------------------------------------------------------------------------------------------
@@ -246,7 +247,7 @@ def _check(common: Common) -> None:
     if common.jobs is not None and common.jobs < 1:
         raise UsageError(f"--jobs must be at least 1, not {common.jobs}.")
     if common.fleet is not None and common.fleet < 2:
-        raise UsageError(f"--fleet must be at least 2, not {common.fleet}: of fleets, a network alone is none.")
+        raise UsageError(f"--fleet must be at least 2, not {common.fleet}; leave it out to have it measured.")
     if common.device == "cpu":
         return
     import torch
@@ -282,7 +283,7 @@ def _finish(results: "Results", preset: str | None, store: "Store", common: Comm
         print(f"warning: {plans.NOTHING}", file=sys.stderr)
     named = results.title if results.title.lower().endswith(preset or "") else f"{results.title} {preset}"
     name = "-".join(re.findall("[a-z0-9]+", f"{named} {budget or ''}".lower())) or "report"
-    path = page.write(results, store.root / "reports" / name)
+    path = page.write(results, page.place(results, store.root / "reports", name))
     if common.json:
         print(results.to_json())
     else:
@@ -326,6 +327,16 @@ def _misused(error: CycloptsError) -> str:
     if isinstance(error, UnknownOptionError) and "." in text.rstrip("."):
         return f"{text} Values of the study go behind the file: run study.yaml --training.epochs 5."
     return text
+
+
+def _blame(told: str) -> str:
+    """Return whose bug a traceback shows: widthwise's, or that of a file of the user's own, met on the way."""
+    known = [Path(__file__).parent, Path(os.__file__).parent, Path(sys.prefix), Path(sys.base_prefix)]
+    files = re.findall(r'File "([^"<]+)"', told)
+    own = [file for file in files if not any(Path(file).is_relative_to(folder) for folder in known)]
+    if own:
+        return f"the error is in {own[-1]}, or in what it gives widthwise: the lines above say where."
+    return "this is a bug in widthwise: please report it, with the lines above and the command."
 
 
 def _fail(message: str, code: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from widthwise.errors import UsageError, nearest
 
 FAMILIES = ("data", "networks", "measures", "studies", "executors")
+NEEDED = {"data": ("VERSION", "read"), "networks": ("VERSION", "widths", "build"), "studies": ("comparisons",)}
 
 
 def names(family: str) -> list[str]:
@@ -64,9 +65,13 @@ def check_options(owner: str, function: Callable, given: Mapping[str, Any]) -> l
 
 def _own(family: str, path: str) -> ModuleType:
     try:
-        return importlib.import_module(path)
+        module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         raise UsageError(
             f'cannot import "{path}" as one of {family}: {error}. A dotted path must be importable from the '
             f"current folder or the environment; built in are {', '.join(names(family))}."
         ) from error
+    lacking = [name for name in NEEDED.get(family, ()) if not hasattr(module, name)]
+    if lacking:
+        raise UsageError(f"{path} has no {' and no '.join(lacking)}, which one of {family} has; see docs/adding.md.")
+    return module

@@ -131,14 +131,16 @@ def fleets(given: Mapping[str, Sequence[Path]], key: str | None = None) -> dict[
     Each side is a file a network, or one folder with a file for each.
 
     Raises:
-        UsageError: as `features` does.
+        UsageError: as `features` does, or if a network is given twice.
         DataError: as `features` does, or if networks are not of the same rows.
     """
     found = {side: [features(path, key) for path in _each(paths)] for side, paths in given.items()}
     for rows in ("", "_test"):
         together = [network for side in ("wide", "narrow") for network in found.get(side + rows, [])]
-        for other in together[1:]:
+        for k, other in enumerate(together):
             same_rows(together[0], other)
+            if any(other.path.resolve() == before.path.resolve() for before in together[:k]):
+                raise UsageError(f"{other.path} is given twice; every network is to be another.")
     return found
 
 

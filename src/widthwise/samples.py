@@ -134,13 +134,36 @@ def decode(data: config.Data, store: Store) -> Entry:
         validate(dataset, data.kind)
         for note in dataset.notes:
             log.warning("%s: %s", data.kind, note)
-        facts["checksum"] = checksum(dataset)
+        facts["checksum"], facts["folder"] = checksum(dataset), _folder(data)
         facts.update({"encoder": dataset.encoder, "notes": list(dataset.notes)} if dataset.encoder else {})
         names = [f"{part}{what}" for part in PARTS for what in ("", "_labels", "_groups")]
         tensors = {name: getattr(dataset, name) for name in names}
         save_tensors(folder / "data.safetensors", {name: t for name, t in tensors.items() if t is not None})
 
     return store.make("data", key, write, lambda: facts)
+
+
+def confirm(data: config.Data, store: Store) -> None:
+    """Check that the folder which is named holds the data in the store; read again only where it is another folder.
+
+    Raises:
+        UsageError: if it holds others.
+        DataError: if it holds none.
+    """
+    facts = decode(data, store).facts
+    if data.root is None or facts.get("folder", "") in ("", _folder(data)):
+        return
+    found = checksum(family.member("data", data.kind).read(data.root, **data.options))
+    if found != facts["checksum"]:
+        raise UsageError(
+            f"the store {store.root} has {data.kind} as it was read from {facts['folder'] or 'the hub'}; "
+            f"{data.root} holds other data of that name. Name another --store for them, or the folder that the store's "
+            "are from."
+        )
+
+
+def _folder(data: config.Data) -> str | None:
+    return None if data.root is None else str(data.root.resolve())
 
 
 # Texts --------------------------------------------------------------------------------------------------

@@ -225,7 +225,10 @@ def save_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, 
     """Write tensors as safetensors, whole or not at all, with text beside them in the header."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors makes files that nobody else may read
         save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, dict(metadata or {}))
+        temporary.chmod(mode)
         _fsync(temporary)
         os.replace(temporary, path)
     except BaseException as error:

@@ -26,7 +26,7 @@ def gap(
         low, high: its interval over networks on the validation split, at the verdict's level.
         margin: d = max(0.002, 0.1 * baseline span error).
         elsewhere: the gap's estimates on the test and unseen splits; None where there are no such rows, and
-            then neither "confirmed" nor "opposite" can be said.
+            then neither "confirmed" nor "opposite" can be said, but "not confirmed here" can.
         extrapolated: its extrapolations in n; None where one does not exist (then the other decides).
         standardized: its estimate with standardised sources.
         wide: number of wide networks; fewer than 3 resolve nothing.
@@ -44,7 +44,7 @@ def gap(
     if high < -margin:
         if any(value >= 0 for value in known):
             return NOT_CONFIRMED
-        return OPPOSITE if all_known else BELOW_RESOLUTION
+        return OPPOSITE if all_known else NOT_CONFIRMED
     return NOT_CONFIRMED if high < margin else BELOW_RESOLUTION
 
 
@@ -52,15 +52,15 @@ def gap_overall(words: Sequence[str], estimates: Sequence[float]) -> str:
     """Return the word for finding 3.1 over widths, widest first.
 
     Confirmed: at the two smallest widths, and the estimates do not fall as width falls; never a single width.
-    Otherwise the word that all widths share, or "not confirmed here" where any says so.
+    Otherwise the word that all widths share, or "not confirmed here" where each says something.
     """
     rising = all(b >= a for a, b in itertools.pairwise(estimates))
     if len(words) >= 2 and all(word == CONFIRMED for word in words[-2:]) and rising:
         return CONFIRMED
     if words and all(word == OPPOSITE for word in words):
         return OPPOSITE
-    decided = [word for word in words if word != BELOW_RESOLUTION]
-    return NOT_CONFIRMED if len(words) >= 2 and len(decided) == len(words) else BELOW_RESOLUTION
+    decided = bool(words) and BELOW_RESOLUTION not in words and list(words) != [CONFIRMED]
+    return NOT_CONFIRMED if decided else BELOW_RESOLUTION
 
 
 def performance(*, low: float, high: float, margin: float, wide: int) -> str:

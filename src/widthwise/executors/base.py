@@ -223,6 +223,7 @@ class _Session:
     def results(self) -> Results:
         self.listener(Progress("data", 0, 1, self.study.data.kind))
         checksum = samples.decode(self.study.data, self.store).facts["checksum"]
+        samples.confirm(self.study.data, self.store)
         self.listener(Progress("data", 1, 1, self.study.data.kind))
         self.checksum = checksum
         self.perform([Encode(part, number) for part, number in samples.unencoded(self.study.data, self.store)])

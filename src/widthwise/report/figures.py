@@ -76,9 +76,9 @@ def _spans(results: Results, study: str) -> Iterator[Figure]:
     yield from _drawn(
         f"gap_checks_{study}",
         f"What the verdict rests on: {named}",
-        "A gap counts only where its marks fall on one side of zero: on rows of each kind and, on the first "
-        "kind, extrapolated to endless rows in two ways, with standardised sources, with the means of the "
-        "classes taken out, and between networks of equal training accuracy."
+        "A gap counts where it is beyond the margin on the first kind of rows, extrapolated to endless rows in two "
+        "ways too, and on the same side of zero on the others and with standardised sources. With the means of the "
+        "classes taken out, and between networks of equal training accuracy, it stands beside; no verdict asks these."
         f"{_bars(results, study, 'span_gap', below=False)}",
         None if study in UNJUDGED else gap_checks(results, study),
     )
@@ -96,7 +96,7 @@ def _readouts(results: Results, study: str) -> Iterator[Figure]:
         f"probe_accuracy_{study}",
         "Performance: what a linear readout gets",
         "A probe below the ensemble of the same networks says nothing of their features, for that ensemble "
-        "is a linear readout of them too. Small dots are single networks."
+        "is a linear readout of them too. Small dots, where there are any, are single networks."
         f"{_bars(results, study, 'probe_accuracy')}",
         probe_accuracy(results, study),
     )

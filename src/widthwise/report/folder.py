@@ -10,7 +10,7 @@ from widthwise.errors import StorageError, UsageError
 
 MARK = '<meta name="generator" content="Widthwise'
 OURS = re.compile(
-    r"(summary_[\w-]+|paper_\w+|scores|networks|findings|history|feature_errors)\.(csv|json|tex)|[\w-]+\.html|cite\.(bib|ris)|figures"
+    r"(summary_[\w-]+|paper_\w+|scores|networks|findings|history|feature_errors)\.(csv|json|tex)|study\.yaml|[\w-]+\.html|cite\.(bib|ris)|figures"
 )
 
 

@@ -4,11 +4,13 @@ index.html                everything, in one file that asks the network for noth
 STUDY.html                the same of one study, where there are several
 scores.csv, scores.json   the tables: scores, networks, findings, history, feature_errors, summary_STUDY, paper_TABLE
 summary_STUDY.tex         the short ones for LaTeX
+study.yaml                the study that was run, as a file
 cite.bib, cite.ris        how to cite
 figures/NAME.svg          the figures, and their specifications as NAME.vl.json
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.resources
 import json
@@ -29,6 +31,7 @@ from widthwise.report.table import Cell, Table, finite, text, to_csv, to_json, t
 from widthwise.report.tables import feature_errors, findings, history, networks, score_table, summaries
 from widthwise.results import Results
 
+STUDY = "study.yaml"
 OF_A_STUDY = ("rows", "findings", "feature_errors")
 
 
@@ -51,6 +54,15 @@ def write(results: Results, into: Path) -> Path:
     return folder.replace(Path(into), files(results)) / "index.html"
 
 
+def place(results: Results, reports: Path, name: str) -> Path:
+    """Return the folder of a report: named after its study or, where another study's lies so, with a digest behind."""
+    found = reports / name
+    kept, own = found / STUDY, _study(results)
+    if not kept.is_file() or kept.read_text("utf-8") == own:
+        return found
+    return reports / f"{name}-{hashlib.sha256(own.encode()).hexdigest()[:6]}"
+
+
 def files(results: Results) -> dict[str, str]:
     """Return every file of the report by its path inside the folder: the same text for the same results."""
     drawn = [
@@ -59,6 +71,7 @@ def files(results: Results) -> dict[str, str]:
     studies = distinct(row.study for row in results.rows)
     studies = studies if len(studies) > 1 else []
     found = {"index.html": render(results, drawn, others=[(f"{slug(study)}.html", study) for study in studies])}
+    found[STUDY] = _study(results)
     for study in studies:
         own = [each for each in drawn if each.figure.study == study]
         found[f"{slug(study)}.html"] = render(only(results, study), own, others=[("index.html", "all studies")])
@@ -109,14 +122,18 @@ def render(results: Results, drawn: list[Drawn], others: Sequence[tuple[str, str
         feature_errors=bool(results.feature_errors),
         history=bool(history(results).rows),
         provenance=list(_lines(results.provenance)),
-        study=yaml.safe_dump(
-            _plain(results.study), sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
-        ),
+        study=_study(results),
         recolour=Markup(theme.recolour()),
         cells=_cells,
         columns=_columns,
         typeset=_typeset,
     )
+
+
+def _study(results: Results) -> str:
+    """Return the study as a file."""
+    plain = _plain(results.study)
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88)
 
 
 def _inlined(each: Drawn) -> dict:

@@ -47,7 +47,7 @@ def summary(results: Results) -> str:
     blocks = ["\n".join(told)] if told else []
     for table in summaries(results):
         extra = frozenset(name for name in table.header if name.startswith("FSG "))
-        header = tuple("nets" if name == "networks" else name for name in table.header)  # to fit 100 columns
+        header = tuple({"networks": "nets", "interval": "over"}.get(name, name) for name in table.header)  # 100 columns
         narrow = dataclasses.replace(table, header=header, aside=table.aside | extra)
         blocks.append(f"{table.title}\n{to_text(narrow)}\n{table.caption}\n{LEGEND}")
     for table in by_neurons.tables(results)[:1]:
@@ -135,7 +135,7 @@ def _summary(results: Results, study: str) -> Table:
         signed=signed,
         marked=PAPER,
         interval=("FSG", "low", "high"),
-        aside=frozenset({"interval"}),
+        aside=frozenset({"interval"}) if len(over) == 1 else frozenset(),
     )
 
 
