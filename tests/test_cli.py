@@ -346,19 +346,8 @@ def asked(monkeypatch) -> list:
 def test_overrides_presets_and_global_options_reach_the_run(widthwise, study, monkeypatch):
     calls = asked(monkeypatch)
     told = ["--preset", "longer", "--network.hidden=32", "--widths", "[1, 1/4]", "--concatenations.1/4", "3"]
-    told += [
-        "--training.weight-decay",
-        "5e-3",
-        "--store",
-        "here",
-        "--jobs",
-        "3",
-        "--fleet",
-        "4",
-        "--data",
-        "there",
-        "--quiet",
-    ]
+    told += ["--training.weight-decay", "5e-3", "--store", "here", "--jobs", "3", "--data", "there", "--quiet"]
+    told += ["--fleet", "4"]
     monkeypatch.setenv("WIDTHWISE_STORE", "ignored")
     monkeypatch.setattr(cli, "_finish", lambda *_: None)
     overrides = {"concatenations": {}}
@@ -371,7 +360,7 @@ def test_overrides_presets_and_global_options_reach_the_run(widthwise, study, mo
     assert {str(k): v for k, v in asked_study.concatenations.items()} == {"1/4": 3}
     assert asked_study.data.root == Path("there")
     assert store.root == Path("here")
-    assert options == {"device": "cpu", "jobs": 3, "listener": None}
+    assert options == {"device": "cpu", "jobs": 3, "fleet_size": 4, "listener": None}
 
 
 def test_the_environment_names_the_store_and_the_data(widthwise, study, monkeypatch):
