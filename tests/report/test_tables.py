@@ -120,6 +120,17 @@ def test_the_interval_over_rows_stands_in_where_networks_have_none():
     assert "[95 %]: over rows" in printed
 
 
+def test_what_intervals_are_over_has_a_column_where_they_differ():
+    rows = dataclasses.replace(GAP, low=0.009, high=0.011, interval_over="rows")
+    networks = dataclasses.replace(GAP, width="1/8", low=0.005, high=0.015, interval_over="networks")
+    for gaps, shown in (([rows], False), ([rows, networks], True)):
+        printed = tables.summary(results(WIDE, span(0.04), *gaps)).splitlines()
+        header = next(line.split() for line in printed if line.startswith("width ") and "FSG" in line)
+        assert ("over" in header) is shown
+    line = next(line for line in printed if line.startswith("1/8"))
+    assert line.split()[-1] == "networks"
+
+
 def test_the_summary_fits_a_terminal_and_says_how_to_read_it(full):
     printed = tables.summary(full)
     assert max(map(len, printed.splitlines())) <= 100

@@ -47,8 +47,10 @@ def summary(results: Results) -> str:
     blocks = ["\n".join(told)] if told else []
     for table in summaries(results):
         extra = frozenset(name for name in table.header if name.startswith("FSG "))
-        header = tuple({"networks": "nets", "interval": "over"}.get(name, name) for name in table.header)  # 100 columns
-        narrow = dataclasses.replace(table, header=header, aside=table.aside | extra)
+        short = {"networks": "nets", "interval": "over"}  # to fit 100 columns
+        header = tuple(short.get(name, name) for name in table.header)
+        aside = frozenset(short.get(name, name) for name in table.aside | extra)
+        narrow = dataclasses.replace(table, header=header, aside=aside)
         blocks.append(f"{table.title}\n{to_text(narrow)}\n{table.caption}\n{LEGEND}")
     for table in by_neurons.tables(results)[:1]:
         blocks.append(f"{table.title}\n{to_text(table)}\n{textwrap.fill(table.caption, TERMINAL_COLUMNS)}")
