@@ -103,7 +103,7 @@ def findings(
     over = _gap(design, smallest, methods, scores, trained, 0.95)
     nets = f"{len(_concatenations(design, smallest)[0])} networks of width {smallest}"
     sign = "more" if over.value >= 0 else "fewer"
-    sentence = f"{nets}, put together, are right on {percent(over)} {sign} test samples than one wide network."
+    sentence = f"{nets}, put together, are right on {percent(over)} {sign} of the test samples than one wide network."
     return [Finding(STUDY, CLAIM, verdicts.overall(words), sentence, tuple(decided))]
 
 

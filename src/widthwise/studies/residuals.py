@@ -74,7 +74,7 @@ def findings(design: Design, scores: Scores, *, smallest: bool = True, groups: i
     sign = "more" if over.value >= 0 else "fewer"
     sentence = (
         f"With what {described(last.C[0])} miss of a wide network beside their features, a probe is right on "
-        f"{percent(over)} {sign} unseen samples than with as much of other narrow networks."
+        f"{percent(over)} {sign} of the unseen samples than with as much of other narrow networks."
     )
     return [Finding(STUDY, CLAIM, verdicts.overall(words), sentence, tuple(decided))]
 
