@@ -67,7 +67,8 @@ def _lines(entries: list[dict], styles: list[Style], name: str) -> dict:
     epochs = [entry["epoch"] for entry in entries]
     percent = {"format": ".0%"} if name.endswith("accuracy") else {}
     first, last = min(epochs), max(epochs)
-    domain = ends(entry["value"] for entry in entries)
+    low, high = ends(entry["value"] for entry in entries)
+    domain = (max(low, 0.0), high)  # neither losses nor accuracies are negative
     encoding = {
         "x": quantitative("epoch", (first, last), title="epoch", values=_ticks(first, last), format="d"),
         "y": quantitative("value", shares(domain) if percent else domain, **percent),
