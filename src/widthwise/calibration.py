@@ -65,7 +65,7 @@ def _rates(run: Run, shape: tuple[int, ...], batch: int, sizes: Sequence[int], d
     measured = cache(lambda: _measured(run, shape, batch, sizes, device))
     try:
         entry = Store(cache_folder()).make("fleets", key, lambda folder: None, lambda: {"rates": measured()})
-    except (StorageError, OSError):  # no home, no room: measured again the next time
+    except (StorageError, OSError, RuntimeError):  # no room, no home: measured again the next time
         return measured()
     return {int(n): float(rate) for n, rate in entry.facts["rates"].items()}
 
