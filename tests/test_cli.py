@@ -391,8 +391,9 @@ def test_a_stopped_run_says_how_to_go_on(widthwise, study, monkeypatch):
     assert widthwise("run", study) == (130, "", "interrupted; run the same command again to resume\n")
 
 
-def test_ctrl_c_in_the_middle_of_training_loses_nothing(widthwise, study, tmp_path):
-    arguments = ["run", str(study), "--store", str(tmp_path / "store"), "--jobs", "1", "--training.epochs", "4000"]
+@pytest.mark.parametrize(("told", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "1"), (signal.SIGTERM, "2")])
+def test_ctrl_c_or_termination_in_the_middle_of_training_loses_nothing(widthwise, study, tmp_path, told, jobs):
+    arguments = ["run", str(study), "--store", str(tmp_path / "store"), "--jobs", jobs, "--training.epochs", "4000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "widthwise", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -401,7 +402,7 @@ def test_ctrl_c_in_the_middle_of_training_loses_nothing(widthwise, study, tmp_pa
         said = process.stderr.readline()
         assert said, "it ended before it trained"
     time.sleep(2)  # it has said that it begins; now let it
-    process.send_signal(signal.SIGINT)
+    process.send_signal(told)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted; run the same command again to resume"

@@ -4,13 +4,15 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Everything heavy is 
 that `widthwise --help` waits for neither torch nor numpy.
 """
 
+import contextlib
 import errno
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -269,9 +271,19 @@ def _store(common: Common) -> "Store":
 def _results(study: "Study", store: "Store", common: Common) -> "Results":
     from widthwise.executors import base as executors
 
-    with progress.shown(quiet=common.quiet) as listener:
+    with _terminated_as_interrupted(), progress.shown(quiet=common.quiet) as listener:
         given = {"device": common.device, "jobs": common.jobs, "fleet_size": common.fleet}
         return executors.run(study, store, listener=listener, **given)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Take SIGTERM, which clusters send before they kill, as Ctrl-C: what was done is saved."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _finish(results: "Results", preset: str | None, store: "Store", common: Common, budget: str | None = None) -> None:

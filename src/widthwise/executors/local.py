@@ -123,7 +123,8 @@ _own: dict[str, Any] = {}  # what a worker process keeps between its jobs
 
 
 def _start(worker: Worker, stop: Any, shares: Any, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent hears Ctrl-C and tells us.
+    for told in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(told, signal.SIG_IGN)  # The parent hears it, and tells us.
     torch.set_num_threads(1)
     _keep_memory()
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
