@@ -7,6 +7,7 @@ import pytest
 from widthwise import cost, fleet, machine, moment_blocks, samples, words
 from widthwise.config import Data, Network, Run, Training, load_study
 from widthwise.design import Design
+from widthwise.errors import UsageError
 from widthwise.networks import base as networks
 from widthwise.store import Store
 from widthwise.training import Interrupted
@@ -48,6 +49,13 @@ def test_a_plan_counts_networks_and_their_sizes(quick, tmp_path):
     assert (wide.trained, narrow.trained, plan.rows, plan.steps) == (0, 0, 320, 15)
     assert wide.flops == 3 * 2 * (64 * 16 + 16 * 10) * 64 * 15
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(("part", "there"), [("rows", "1437 training"), ("test_rows", "360 test")])
+def test_more_rows_than_there_are_are_refused_before_anything_is_read(quick, tmp_path, part, there):
+    study = load_study(STUDY | {"data": {"kind": "digits", part: 5000}})
+    with pytest.raises(UsageError, match=rf"data\.{part}: digits has {there} rows, not 5000"):
+        cost.plan(study, Store(tmp_path))
 
 
 def test_the_seconds_of_a_plan_are_those_of_its_steps_shared_by_processes(quick, tmp_path):

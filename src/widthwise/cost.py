@@ -309,12 +309,20 @@ def _decoded(data: config.Data, store: Store) -> Entry | None:
 
 
 def _lengths(data: config.Data, entry: Entry | None = None) -> tuple[int, int]:
-    """Return the numbers of training and test rows of a data set: as decoded, as declared, or a guess."""
+    """Return the numbers of training and test rows of a data set: as decoded, as declared, or a guess.
+
+    Raises:
+        UsageError: if a study takes more of them.
+    """
     guess = 50_000 if data.rows == "all" else data.rows
-    train, test = getattr(family.member("data", data.kind), "ROWS", (guess, guess // 5))
+    declared = getattr(family.member("data", data.kind), "ROWS", None)
+    train, test = declared or (guess, guess // 5)
     if entry is not None:
         whole = entry.tensors("data")
         train, test = len(whole["train_labels"]), len(whole["test_labels"])
+    if declared or entry is not None:
+        samples.checked_rows(data, "train", train)
+        samples.checked_rows(data, "test", test)
     return train, test if data.test_rows == "all" else data.test_rows
 
 

@@ -228,15 +228,25 @@ def _order(n: int) -> Int[Tensor, " n"]:
     return torch.randperm(n, generator=seeds.stream(0, "rows of a data set"))
 
 
+def checked_rows(data: config.Data, part: str, there: int) -> int:
+    """Return how many rows a study takes of a part of its data set, "train" or "test", of those that are there.
+
+    Raises:
+        UsageError: if it takes more.
+    """
+    name, what = ("rows", "training") if part == "train" else ("test_rows", "test")
+    wanted = getattr(data, name)
+    if not isinstance(wanted, str) and wanted > there:
+        raise UsageError(f'data.{name}: {data.kind} has {there} {what} rows, not {wanted}; "all" takes them all.')
+    return there if isinstance(wanted, str) else wanted
+
+
 def _chosen(data: config.Data, part: str, whole: dict[str, Tensor]) -> Int[Tensor, " rows"]:
     """Return the numbers of the rows that a study takes of a part of its data set."""
     n = len(whole[f"{part}_labels"])
-    name, what = ("rows", "training") if part == "train" else ("test_rows", "test")
-    wanted = getattr(data, name)
-    if isinstance(wanted, str):
+    wanted = checked_rows(data, part, n)
+    if wanted == n:
         return torch.arange(n)
-    if wanted > n:
-        raise UsageError(f'data.{name}: {data.kind} has {n} {what} rows, not {wanted}; "all" takes them all.')
     return _order(n)[:wanted].sort().values
 
 
