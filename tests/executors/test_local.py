@@ -112,7 +112,7 @@ def killed_and_restarted(folder: Path, kills: int, epochs: int, jobs: int, seed:
 
 @pytest.mark.parametrize(
     ("kills", "epochs"),
-    [pytest.param(1, 400, id="once"), pytest.param(10, 500, id="ten-times", marks=pytest.mark.slow)],
+    [pytest.param(1, 300, id="once"), pytest.param(10, 500, id="ten-times", marks=pytest.mark.slow)],
 )
 def test_killed_at_random_moments_every_restart_goes_on_and_the_scores_are_those_of_no_interruption(
     tmp_path, seed, kills, epochs
