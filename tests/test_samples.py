@@ -68,11 +68,11 @@ def test_a_folder_that_holds_other_data_than_the_store_is_refused(tmp_path, monk
     monkeypatch.setattr(digits, "read", read)
     store, folders = Store(tmp_path / "store"), [tmp_path / name for name in ("one", "moved", "other")]
     first, moved, other = (Data(root=folder) for folder in folders)
-    samples.decode(first, store)
+    entry = samples.decode(first, store)
     for same in (first, moved, Data()):
-        samples.confirm(same, store)
+        samples.confirm(same, entry)
     with pytest.raises(UsageError, match=r"has digits as it was read from .*one; .*other holds other data"):
-        samples.confirm(other, store)
+        samples.confirm(other, entry)
 
 
 # Texts --------------------------------------------------------------------------------------------------

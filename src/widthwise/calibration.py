@@ -48,8 +48,7 @@ def size(run: Run, shape: tuple[int, ...], batch: int, networks: int, device: st
     usual = fleet.form(run, device)
     if not usual.together or run.training.optimiser == "normalised_sgd":  # whose steps get slower as neurons wake
         return usual.size
-    forward = machine.forward(run)
-    each = processes * (5 * 4 * forward.parameters + forward.activations * batch)
+    each = processes * machine.forward(run).training_bytes(batch)
     room = max(2, min(networks, int(min(SHARE * _memory(device) / each, 1e6))))
     sizes = sorted(n for n in {*SIZES, usual.size} if n <= room)
     usually = max(n for n in sizes if n <= usual.size)

@@ -92,12 +92,11 @@ def plan(
     from widthwise import cost
 
     study = _study(file, preset, overrides, common, budget)
-    given = {"device": common.device, "jobs": common.jobs, "fleet_size": common.fleet}
-    found = cost.plan(study, _store(common), **given)
+    found = cost.plan(study, _store(common), **common.means)
     each = {}
     if preset is None and budget is None:
         each = {name: _study(file, name, overrides, common) for name in study.presets}
-    plans = {name: cost.plan(s, _store(common), **given) for name, s in each.items()}
+    plans = {name: cost.plan(s, _store(common), **common.means) for name, s in each.items()}
     if common.json:
         say(found.to_dict() | {"presets": {name: plan.to_dict() for name, plan in plans.items()}})
     else:
@@ -205,8 +204,8 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK:
             _fail(f"error: {error}", 1)
-        traceback.print_exc()
-        _fail(_blame(traceback.format_exc()), 1)
+        told = traceback.format_exc()
+        _fail(told + _blame(told), 1)
 
 
 # Studies ------------------------------------------------------------------------------------------------
@@ -272,8 +271,7 @@ def _results(study: "Study", store: "Store", common: Common) -> "Results":
     from widthwise.executors import base as executors
 
     with _terminated_as_interrupted(), progress.shown(quiet=common.quiet) as listener:
-        given = {"device": common.device, "jobs": common.jobs, "fleet_size": common.fleet}
-        return executors.run(study, store, listener=listener, **given)
+        return executors.run(study, store, listener=listener, **common.means)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,11 @@ class Common:
     json: Annotated[bool, Parameter(negative="")] = False
     """Stdout is exactly one JSON document."""
 
+    @property
+    def means(self) -> dict[str, Any]:
+        """By what networks train, as `run` and `plan` take it."""
+        return {"device": self.device, "jobs": self.jobs, "fleet_size": self.fleet}
+
 
 NOTHING = Common()
 

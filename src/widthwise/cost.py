@@ -6,7 +6,6 @@ Times are scaled from what `machine` measures here and now: good to about half a
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import cache
 from math import prod
 
 from widthwise import calibration, config, family, features, fleet, machine, samples, scoring, tuning
@@ -92,7 +91,7 @@ class _Planner:
         self.begun = {run.key: 0 for run in self.lacking}
         self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
         self.unscored = self.share_unscored()
-        self.size_of = cache(calibration.sizes(self.shape, self.rows, device, processes, fleet_size))
+        self.size_of = calibration.sizes(self.shape, self.rows, device, processes, fleet_size)
 
     def plan(self) -> Plan:
         fleets = fleet.groups(self.lacking, self.begun, self.device, self.processes, self.size_of)
@@ -192,9 +191,8 @@ class _Planner:
 
     def training_bytes(self, runs: Sequence[config.Run]) -> float:
         """Return the memory of a fleet's training: samples, weights five times over, activations."""
-        forward = machine.forward(runs[0])
         samples = 2 * prod(self.shape) * self.all_rows
-        return samples + len(runs) * (5 * 4 * forward.parameters + forward.activations * self.batch)
+        return samples + len(runs) * machine.forward(runs[0]).training_bytes(self.batch)
 
     def scores(self) -> tuple[float, float]:
         """Return the seconds of all comparisons on one process, and the bytes of the largest joint."""

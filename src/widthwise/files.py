@@ -137,10 +137,12 @@ def fleets(given: Mapping[str, Sequence[Path]], key: str | None = None) -> dict[
     found = {side: [features(path, key) for path in _each(paths)] for side, paths in given.items()}
     for rows in ("", "_test"):
         together = [network for side in ("wide", "narrow") for network in found.get(side + rows, [])]
-        for k, other in enumerate(together):
+        for other in together[1:]:
             same_rows(together[0], other)
-            if any(other.path.resolve() == before.path.resolve() for before in together[:k]):
-                raise UsageError(f"{other.path} is given twice; every network is to be another.")
+        paths = [network.path.resolve() for network in together]
+        for k, network in enumerate(together):
+            if paths[k] in paths[:k]:
+                raise UsageError(f"{network.path} is given twice; every network is to be another.")
     return found
 
 

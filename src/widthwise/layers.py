@@ -198,8 +198,8 @@ class BatchNorm2d(Layer):
         """
         if self.training:
             self.num_batches_tracked.add_(1)
-        mine = (self.running_mean, self.running_var, self.weight, self.bias)
         if self.members == 1:
+            mine = (self.running_mean, self.running_var, self.weight, self.bias)
             thin = lanes.lies(x) and x.dtype == self.weight.dtype
             if thin and self.training:
                 return lanes.batch_norm(x, *mine, self.momentum, self.eps, added, relu)

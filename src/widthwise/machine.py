@@ -46,6 +46,10 @@ class Forward:
     activations: float
     parameters: int
 
+    def training_bytes(self, batch: int) -> float:
+        """Return the memory of training on so many samples at a time: weights five times over, activations."""
+        return 5 * 4 * self.parameters + self.activations * batch
+
 
 def forward(run: Run) -> Forward:
     """Return what one sample asks of a run's network."""

@@ -143,20 +143,20 @@ def decode(data: config.Data, store: Store) -> Entry:
     return store.make("data", key, write, lambda: facts)
 
 
-def confirm(data: config.Data, store: Store) -> None:
-    """Check that the folder which is named holds the data in the store; read again only where it is another folder.
+def confirm(data: config.Data, entry: Entry) -> None:
+    """Check that the folder which is named holds the store's data; they are read again only from another folder.
 
     Raises:
         UsageError: if it holds others.
         DataError: if it holds none.
     """
-    facts = decode(data, store).facts
+    facts = entry.facts
     if data.root is None or facts.get("folder", "") in ("", _folder(data)):
         return
     found = checksum(family.member("data", data.kind).read(data.root, **data.options))
     if found != facts["checksum"]:
         raise UsageError(
-            f"the store {store.root} has {data.kind} as it was read from {facts['folder'] or 'the hub'}; "
+            f"the store has {data.kind} as it was read from {facts['folder'] or 'the hub'}; "
             f"{data.root} holds other data of that name. Name another --store for them, or the folder that the store's "
             "are from."
         )

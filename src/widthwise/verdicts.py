@@ -41,10 +41,8 @@ def gap(
             return NOT_CONFIRMED
         sure = all_known and all(limit > margin for limit in limits) and standardized > 0
         return CONFIRMED if sure else BELOW_RESOLUTION
-    if high < -margin:
-        if any(value >= 0 for value in known):
-            return NOT_CONFIRMED
-        return OPPOSITE if all_known else NOT_CONFIRMED
+    if high < -margin and all_known and not any(value >= 0 for value in known):
+        return OPPOSITE
     return NOT_CONFIRMED if high < margin else BELOW_RESOLUTION
 
 

@@ -222,10 +222,10 @@ class _Session:
 
     def results(self) -> Results:
         self.listener(Progress("data", 0, 1, self.study.data.kind))
-        checksum = samples.decode(self.study.data, self.store).facts["checksum"]
-        samples.confirm(self.study.data, self.store)
+        entry = samples.decode(self.study.data, self.store)
+        samples.confirm(self.study.data, entry)
         self.listener(Progress("data", 1, 1, self.study.data.kind))
-        self.checksum = checksum
+        self.checksum = entry.facts["checksum"]
         self.perform([Encode(part, number) for part, number in samples.unencoded(self.study.data, self.store)])
         tested = len(self.worker.samples.test_labels)
         if tested < FEWEST_TESTED:

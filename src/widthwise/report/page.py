@@ -10,7 +10,6 @@ figures/NAME.svg          the figures, and their specifications as NAME.vl.json
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import importlib.resources
 import json
@@ -23,6 +22,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from widthwise.config import digest
 from widthwise.report import cite, drawing, folder, paper, theme
 from widthwise.report.comparison import distinct, slug
 from widthwise.report.figures import Figure, figures
@@ -60,7 +60,7 @@ def place(results: Results, reports: Path, name: str) -> Path:
     kept, own = found / STUDY, _study(results)
     if not kept.is_file() or kept.read_text("utf-8") == own:
         return found
-    return reports / f"{name}-{hashlib.sha256(own.encode()).hexdigest()[:6]}"
+    return reports / f"{name}-{digest(own, 6)}"
 
 
 def files(results: Results) -> dict[str, str]:
