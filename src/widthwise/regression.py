@@ -229,7 +229,10 @@ class Regression:
     @cached_property
     def _degree_curves(self) -> list[Float[Tensor, " penalties"]]:
         """The effective degrees of freedom of every part's fit at every penalty: no target changes them."""
-        made = {id(fit): fit.degrees(self.penalties) for fit in self.fits}
+        made: dict[int, Tensor] = {}
+        for fit in self.fits:
+            if id(fit) not in made:
+                made[id(fit)] = fit.degrees(self.penalties)
         return [made[id(fit)] for fit in self.fits]
 
     def _degrees(self, degrees: Float[Tensor, " penalties"], chosen: penalty_path.Optimum) -> Float[Tensor, " targets"]:

@@ -58,10 +58,13 @@ class Krylov:
         return self.inner.rotate_right(R)
 
     def solve(
-        self, C: Float[Tensor, "padded columns"], shifts: Float[Tensor, " shifts"]
+        self,
+        C: Float[Tensor, "padded columns"],
+        shifts: Float[Tensor, " shifts"],
+        out: Float[Tensor, "padded shifts columns"] | None = None,
     ) -> Float[Tensor, "padded shifts columns"]:
-        """Return (V'SV + shift)^-1 C for every shift."""
-        return self.inner.solve(C, shifts)
+        """Return (V'SV + shift)^-1 C for every shift, in `out` if given."""
+        return self.inner.solve(C, shifts, out)
 
     def solve_each(
         self, C: Float[Tensor, "padded columns"], shifts: Float[Tensor, " columns"]

@@ -204,25 +204,31 @@ def errors(
     assert all(part.fit is fit and part.turned is turned for part in parts), "held-out rows of several fits"
     found: list[list[Tensor]] = [[] for _ in parts]
     fit.form.prepare(fit.absolute(penalties))
-    at_once = WEIGHTS // max(len(parts[0].root) * targets, 1)
-    work: Tensor | None = None
-    for some in penalties.split(max(at_once, 1)):
-        w = fit.form.solve(fit.projected, fit.absolute(some)).flatten(1)  # (form, some * targets)
+    at_once = min(max(WEIGHTS // max(len(parts[0].root) * targets, 1), 1), len(penalties))
+    # Made once: memory that is new at every turn is slow.
+    solved, work = (fit.projected.new_empty(len(x), at_once * targets) for x in (fit.projected, parts[0].root.T))
+    for some in penalties.split(at_once):
+        chosen = slice(len(some) * targets)
+        w = solved[:, chosen]
+        fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
         w = w if turned else fit.form.back(w)
-        norms = w.square().sum(0).view(len(some), -1)
+        norms = _squares(w).view(len(some), -1)
         for own, part in zip(found, parts, strict=True):
-            work = torch.empty_like(w) if work is None else work
-            left = triangular.product(part.root, w, work[: len(part.root), : w.shape[1]])
+            left = triangular.product(part.root, w, work[: len(part.root), chosen])
             own.append(_squares(left, part.cross).view(len(some), -1) + part.rest - part.jitter * norms)
     return torch.stack([torch.cat(own) for own in found]).clamp_min(0)
 
 
-def _squares(left: Float[Tensor, "rows chosen"], cross: Float[Tensor, "rows targets"]) -> Float[Tensor, " chosen"]:
-    """Return the sum of squares of every column less c, which has a cycle of them; what is left is lost."""
-    total, cycles = left.new_zeros(left.shape[1]), left.shape[1] // max(cross.shape[1], 1)
-    for rows, c in zip(left.split(BLOCK), cross.split(BLOCK), strict=True):
-        rows.view(len(c), cycles, cross.shape[1]).sub_(c[:, None])
-        total += rows.square_().sum(0)
+def _squares(
+    left: Float[Tensor, "rows chosen"], cross: Float[Tensor, "rows targets"] | None = None
+) -> Float[Tensor, " chosen"]:
+    """Return the sum of squares of every column, less those of `cross`, which is repeated."""
+    total = left.new_zeros(left.shape[1])
+    for start in range(0, len(left), BLOCK):
+        rows = left[start : start + BLOCK]
+        if cross is not None:
+            rows = rows - cross[start : start + BLOCK].repeat(1, left.shape[1] // max(cross.shape[1], 1))
+        total += rows.square().sum(0)
     return total
 
 

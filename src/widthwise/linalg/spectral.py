@@ -36,10 +36,13 @@ class Spectral:
         return R @ self.vectors
 
     def solve(
-        self, C: Float[Tensor, "rank columns"], shifts: Float[Tensor, " shifts"]
+        self,
+        C: Float[Tensor, "rank columns"],
+        shifts: Float[Tensor, " shifts"],
+        out: Float[Tensor, "rank shifts columns"] | None = None,
     ) -> Float[Tensor, "rank shifts columns"]:
-        """Return (diag(values) + shift)^-1 C for every shift."""
-        return C[:, None] * self._gains(shifts).T[:, :, None]
+        """Return (diag(values) + shift)^-1 C for every shift, in `out` if given."""
+        return torch.mul(C[:, None], self._gains(shifts).T[:, :, None], out=out)
 
     def solve_each(
         self, C: Float[Tensor, "rank columns"], shifts: Float[Tensor, " columns"]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SMALL = 128  # rows below which a product leaves nothing out
+SMALL = 64  # rows below which a product leaves nothing out
 JITTER = 1e-13  # of the mean square
 
 
