@@ -210,21 +210,3 @@ def test_what_fits_is_thin_on_a_processor_and_of_one_dtype(monkeypatch):
     monkeypatch.setattr(lanes, "compiled", lambda: None)
     assert not lanes.fits(x, weight)
     assert not lanes.lies(behind)
-
-
-@pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])
-def test_without_a_compiler_nothing_fits(compiler, monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", compiler)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert lanes.compiled.__wrapped__() is None
-    assert not list(tmp_path.rglob("*.so"))
-
-
-@needs_compiler
-def test_the_library_is_compiled_once_for_a_processor_and_left_whole(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert lanes.compiled.__wrapped__() is not None
-    (made,) = tmp_path.rglob("*.so")
-    monkeypatch.setattr(lanes, "_compile", None)
-    assert lanes.compiled.__wrapped__() is not None
-    assert list(made.parent.iterdir()) == [made]

@@ -12,8 +12,8 @@ import torch
 from widthwise import fleet, machine
 from widthwise.config import Run, digest
 from widthwise.errors import StorageError
-from widthwise.lanes import cache_folder
 from widthwise.linalg import memory
+from widthwise.native import cache_folder
 from widthwise.store import Store, environment
 
 SIZES = (2, 4, 8, 16, 32, 64, 128, 256)

@@ -9,12 +9,6 @@ nothing fits, and layers use PyTorch's own kernels. What it is worth: docs/fleet
 """
 
 import ctypes
-import hashlib
-import logging
-import os
-import shlex
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from widthwise import native
+
 SOURCE = Path(__file__).with_suffix(".cpp")
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
 THIN = 8  # channels of a network's first layer, at most: its tensors lie so from there on,
 MOST = 64  # up to layers of so many
 FEWEST = 16  # images
@@ -38,7 +33,6 @@ ARGUMENTS = {  # behind the sizes
     "attend": [POINTER] * 6,
 }
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-log = logging.getLogger("widthwise")
 
 
 def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "*one outputs inputs k k"]) -> bool:
@@ -257,35 +251,6 @@ def _numbers(sizes: tuple[int, ...]) -> Any:
     return (ctypes.c_int64 * len(sizes))(*sizes)
 
 
-@cache
 def compiled() -> ctypes.CDLL | None:
-    """Return the compiled library, compiled now if it is not in the cache folder; None without a compiler."""
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
-    try:
-        target = cache_folder() / f"lanes-{_key(compiler)}.so"
-        if not target.exists():
-            _compile(compiler, target)
-        return ctypes.CDLL(str(target))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # no compiler, no home, no room
-        log.debug("no C++ compiler (%s): thin convolutions are PyTorch's", error)
-        return None
-
-
-def _key(compiler: list[str]) -> str:
-    """Return a name for the source and the processor and version that the compiler says it compiles for."""
-    told = subprocess.run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True)
-    return hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode() + told.stdout).hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Return the folder in which what was made for this machine is kept: `widthwise` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "widthwise"
-
-
-def _compile(compiler: list[str], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # whole or not at all, whoever else compiles
-        made = Path(folder) / target.name
-        subprocess.run([*compiler, *FLAGS, "-o", str(made), str(SOURCE)], capture_output=True, check=True)
-        os.replace(made, target)
+    """Return the compiled library; None without a compiler."""
+    return native.library(SOURCE)

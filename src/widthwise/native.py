@@ -1,0 +1,52 @@
+"""C++ of this package, compiled by the machine's own compiler for its processor, and kept in the user's cache folder.
+
+Compiled when it is first asked for (`CXX`, c++). Whoever asks has something of PyTorch's to do instead: without a
+compiler some things are slower, nothing is missing.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
+log = logging.getLogger("widthwise")
+
+
+@cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """Return a source file as a library, compiled now if it is not in the cache folder; None without a compiler."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    try:
+        target = cache_folder() / f"{source.stem}-{_key(compiler, source)}.so"
+        if not target.exists():
+            _compile(compiler, source, target)
+        return ctypes.CDLL(str(target))
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # no compiler, no home, no room
+        log.debug("no C++ compiler (%s): PyTorch does what %s would", error, source.name)
+        return None
+
+
+def cache_folder() -> Path:
+    """Return the folder in which what was made for this machine is kept: `widthwise` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "widthwise"
+
+
+def _key(compiler: list[str], source: Path) -> str:
+    """Return a name for the source and the processor and version that the compiler says it compiles for."""
+    told = subprocess.run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True)
+    return hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode() + told.stdout).hexdigest()[:16]
+
+
+def _compile(compiler: list[str], source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # whole or not at all, whoever else compiles
+        made = Path(folder) / target.name
+        subprocess.run([*compiler, *FLAGS, "-o", str(made), str(source)], capture_output=True, check=True)
+        os.replace(made, target)

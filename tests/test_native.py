@@ -1,0 +1,41 @@
+"""C++ that the machine's own compiler makes: once, whole, or not at all."""
+
+import pytest
+
+from widthwise import native
+
+library = native.library.__wrapped__
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "seven.cpp"
+    path.write_text('extern "C" int seven() { return 7; }')
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])
+def test_without_a_compiler_there_is_no_library(compiler, source, cache, monkeypatch):
+    monkeypatch.setenv("CXX", compiler)
+    assert library(source) is None
+    assert not list(cache.rglob("*.so"))
+
+
+def test_a_library_is_compiled_once_for_a_processor_and_left_whole(source, cache, monkeypatch):
+    made = library(source)
+    if made is None:
+        pytest.skip("no C++ compiler (CXX, c++)")
+    assert made.seven() == 7
+    (kept,) = cache.rglob("*.so")
+    monkeypatch.setattr(native, "_compile", None)
+    assert library(source).seven() == 7
+    assert list(kept.parent.iterdir()) == [kept]
+    source.write_text('extern "C" int seven() { return 8; }')
+    with pytest.raises(TypeError):  # another source is another library
+        library(source)
