@@ -75,8 +75,7 @@ def moments(X: np.ndarray, Y: np.ndarray) -> float:
     sums = Moments(p + TARGETS, crossed=p, powered=p)
     for start in range(0, FIT, 2048):
         stop = min(start + 2048, FIT)
-        rows = [torch.from_numpy(np.array(x[start:stop])) for x in (X, Y)]
-        sums.update(torch.cat(rows, 1))
+        sums.update(*(torch.from_numpy(x[start:stop]) for x in (X, Y)))
     return float(sums.total.sum())
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.columns import CHUNK, Concatenation, concatenate, lockstep
 from widthwise.errors import DataError, UsageError
-from widthwise.linalg import memory
+from widthwise.linalg import intake, memory
 from widthwise.linalg.moments import Moments, merged
 
 BLOCKS = 50  # row blocks of the bootstrap
@@ -251,20 +251,21 @@ class Joint:
     def _in_one_pass(self) -> list[Moments]:
         sums: list[Moments] = []
         for given, start in self.batches():
-            pieces = given
+            pieces = [intake.plain(piece) for piece in given]
             if not sums:
                 sums = self._empty(torch.cat([piece.mean(0, dtype=torch.float64) for piece in pieces]))
             cell = self.split.cell[start : start + len(pieces[0])]
-            if bool((cell != cell[0]).any()):
-                order = cell.argsort(stable=True)
-                pieces = [piece[order] for piece in pieces]
-            counts = cell.bincount(minlength=self.split.cells).tolist()
-            for moments, *some in zip(sums, *(piece.split(counts) for piece in pieces), strict=True):
-                try:
-                    moments.update(*some)
-                except DataError:
-                    self.check(given, start)
-                    raise
+            mixed = bool((cell != cell[0]).any())
+            own = cell.argsort(stable=True).split(cell.bincount(minlength=len(sums)).tolist()) if mixed else ()
+            try:
+                if mixed:
+                    for moments, rows in zip(sums, own, strict=True):
+                        moments.update(*pieces, rows=rows)
+                else:
+                    sums[int(cell[0])].update(*pieces)
+            except DataError:
+                self.check(given, start)
+                raise
             self.tell("features", start + len(cell), len(self.split.cell))
         return sums
 

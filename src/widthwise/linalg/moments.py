@@ -4,7 +4,7 @@ Everything that a ridge regression, its held-out error, linear CKA or a support 
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from widthwise.errors import DataError, UsageError
-from widthwise.linalg import half_square
+from widthwise.linalg import half_square, intake
 
 ROWS = 512  # rows of one matrix product: as few as keep it fast
 PAD = 8  # so that a column does not start a page after the one before it: they would share cache lines
@@ -76,30 +76,34 @@ class Moments:
         self._buffer: Tensor | None = None  # (columns, rows) less the shift that are not in the sums yet
         self._waiting = 0
 
-    def update(self, *pieces: Shaped[Tensor, "rows _"]) -> None:
-        """Add a batch of rows: a matrix, or several side by side.
+    def update(self, *pieces: Shaped[Tensor, "rows _"], rows: Int[Tensor, " chosen"] | None = None) -> None:
+        """Add a batch of rows: a matrix, or several side by side; of them all rows, or those of some numbers.
 
         Raises:
             DataError: at a NaN or infinite value, naming its row (of the batch) and column, or if the
-                batch has another number of columns.
+                batch has another number of columns; the sums are then as before.
         """
         if any(piece.ndim != 2 for piece in pieces) or sum(piece.shape[1] for piece in pieces) != self.columns:
             told = " beside ".join(str(tuple(piece.shape)) for piece in pieces)
             raise DataError(f"a batch must be of shape (rows, {self.columns}), not {told}.")
-        rows, start = len(pieces[0]), 0
-        if rows == 0:
+        added, start = len(pieces[0]) if rows is None else len(rows), 0
+        if added == 0:
             return
-        pieces = tuple(x.to(self.device, torch.uint8 if x.dtype == torch.bool else x.dtype) for x in pieces)
-        low, high = (torch.cat([_extreme(of, x) for x in pieces]) for of in (torch.amin, torch.amax))
-        if not bool((low.isfinite() & high.isfinite()).all()):
-            check_finite(torch.cat([piece.to(torch.float64) for piece in pieces], 1))
+        pieces = tuple(intake.plain(piece.to(self.device)) for piece in pieces)
+        low, high = map(torch.cat, zip(*(intake.extremes(piece, rows) for piece in pieces), strict=True))
+        if bool(low.isnan().any()):
+            check_finite(torch.cat([piece.to(torch.float64) for piece in pieces], 1), rows)
         if self.shift is None:
-            self.shift = torch.cat([piece.mean(0, dtype=torch.float64) for piece in pieces])
-        self.n += rows
+            own = slice(None) if rows is None else rows
+            self.shift = torch.cat([piece[own].mean(0, dtype=torch.float64) for piece in pieces])
+        self.n += added
         self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
-        while start < rows:
-            stop = min(start + ROWS - self._waiting, rows)
-            self._wait([piece[start:stop] for piece in pieces], self.shift)
+        while start < added:
+            stop = min(start + ROWS - self._waiting, added)
+            if rows is None:
+                self._wait([piece[start:stop] for piece in pieces], None, self.shift)
+            else:
+                self._wait(pieces, rows[start:stop], self.shift)
             start = stop
 
     # The sums ---------------------------------------------------------------------------------------------
@@ -107,7 +111,6 @@ class Moments:
     @property
     def total(self) -> Float[Tensor, " columns"]:
         """The sum of z - shift."""
-        self._flush()
         return self._total
 
     @property
@@ -283,38 +286,34 @@ class Moments:
         kind = {"precision": self.precision, "device": self.device}
         return Moments(columns, crossed=crossed, powered=powered, **kind)
 
-    def _wait(self, pieces: Sequence[Shaped[Tensor, "rows _"]], shift: Float[Tensor, " columns"]) -> None:
-        """Put some rows less the shift into the buffer, which has room for them."""
+    def _wait(
+        self,
+        pieces: Sequence[Float[Tensor, "rows _"]],
+        chosen: Int[Tensor, " chosen"] | None,
+        shift: Float[Tensor, " columns"],
+    ) -> None:
+        """Put some rows less the shift into the buffer, which has room for them, and their powers into the sums."""
         if self._buffer is None:
             self._buffer = torch.empty(self.columns, ROWS + PAD, dtype=torch.float64, device=self.device)
         waiting, first = self._waiting, 0
-        self._waiting += len(pieces[0])
+        self._waiting += len(pieces[0]) if chosen is None else len(chosen)
         for rows in pieces:
-            own = slice(first, first + rows.shape[1])
-            # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn,
-            # and a turn in the rows' own type is faster than one that widens them.
-            turned = rows.T if rows.dtype == torch.float64 else rows.T.contiguous()
-            self._buffer[own, waiting : self._waiting].copy_(turned).sub_(shift[own, None])
+            own, at = slice(first, first + rows.shape[1]), max(first - self.powered, 0)
+            powers = self._powers[:, at : max(own.stop - self.powered, 0)]
+            # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn.
+            out = self._buffer[own, waiting : self._waiting]
+            intake.take(rows, chosen, shift[own], out, self._total[own], powers)
             first = own.stop
         if self._waiting == ROWS:
-            self._add(self._buffer[:, :ROWS])
+            self._add_products(self._buffer[:, :ROWS])
             self._waiting = 0
 
     def _flush(self) -> None:
-        """Bring the rows that wait into the sums, and let go of the buffer."""
+        """Bring the products of the rows that wait into the sums, and let go of the buffer."""
         if self._waiting:
             assert self._buffer is not None
-            self._add(self._buffer[:, : self._waiting])
+            self._add_products(self._buffer[:, : self._waiting])
         self._buffer, self._waiting = None, 0
-
-    def _add(self, centred: Float[Tensor, "columns rows"]) -> None:
-        """Add rows less the shift to the sums."""
-        self._total += centred.sum(1)
-        squares = centred[self.powered :].square()
-        self._powers[0] += squares.sum(1)
-        self._powers[1] += (squares * centred[self.powered :]).sum(1)
-        self._powers[2] += squares.square_().sum(1)
-        self._add_products(centred)
 
     def _add_products(self, centred: Float[Tensor, "columns rows"]) -> None:
         if self.precision == "float64":
@@ -362,15 +361,11 @@ def _float32_products(device: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def _extreme(of: Callable[[Tensor, int], Tensor], rows: Shaped[Tensor, "rows columns"]) -> Float[Tensor, " columns"]:
-    """Return the least or the largest of every column: of few rows at a time, which the cache holds."""
-    return of(torch.stack([of(some, 0) for some in rows.split(ROWS)]), 0).to(torch.float64)
-
-
-def check_finite(rows: Float[Tensor, "rows columns"]) -> None:
-    """Raise a DataError that names the first row and column with a NaN or infinite value."""
-    bad = (~torch.isfinite(rows)).nonzero()
+def check_finite(rows: Float[Tensor, "rows columns"], chosen: Int[Tensor, " chosen"] | None = None) -> None:
+    """Raise a DataError that names the first row and column with a NaN or infinite value, of all rows or the chosen."""
+    bad = (~torch.isfinite(rows if chosen is None else rows[chosen])).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
+        row = row if chosen is None else int(chosen[row])
         value = rows[row, column].item()
         raise DataError(f"row {row}, column {column} is {value}; every value must be a finite number.")
