@@ -177,6 +177,7 @@ class Moments:
             self.shift = other.shift
         other = other.about(self.shift)
         self._flush()
+        other._flush()
         self.n += other.n
         self._total = self._total + other.total
         self._powers = self._powers + other._powers
@@ -224,6 +225,7 @@ class Moments:
         from safetensors.torch import save_file
 
         assert self.shift is not None, "no rows, no moments"
+        self._flush()
         blocks = torch.cat([self.total[:0], *(block.flatten() for block in self._blocks)])
         sums = {"total": self.total, "powers": self._powers, "blocks": blocks, "shift": self.shift}
         sizes = torch.tensor([self.n, self.crossed, self.powered])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import DataError
@@ -18,6 +18,8 @@ from widthwise.linalg.moments import Moments
 from widthwise.linalg.strata import second_about, squares_about, strata, varying
 
 BLOCK = 256  # columns that are factored at once
+DEPENDENT = 1e-12  # a column with less of its squares left beside those before it is taken for dependent on them
+PAD = 8  # columns that are only there to keep rows apart
 BAND = 128  # rows of U that are multiplied at once: below its diagonal it is zero
 
 
@@ -27,6 +29,7 @@ class Design:
 
     S: Float[Tensor, "source source"]
     C: Float[Tensor, "source targets"]
+    live: Bool[Tensor, " source"]  # columns that vary; the others are zero in S and C
     scale: float  # trace S / live columns, of all groups together: what penalties are relative to
     means: Float[Tensor, "1 columns"]
 
@@ -47,7 +50,7 @@ def design(moments: Moments, source: Int[Tensor, " source"], target: Int[Tensor,
     C = second_about(moments, own, own.means, source, target)
     live = varying(moments, S.diagonal(), source, None)
     S[~live], S[:, ~live], C[~live] = 0.0, 0.0, 0.0
-    return Design(S, C, float(S.diagonal().sum()) / max(int(live.sum()), 1) or 1.0, own.means)
+    return Design(S, C, live, float(S.diagonal().sum()) / max(int(live.sum()), 1) or 1.0, own.means)
 
 
 def scored(fit: Design, moments: Moments, source: Int[Tensor, " source"], target: Int[Tensor, " targets"]) -> Scored:
@@ -56,11 +59,34 @@ def scored(fit: Design, moments: Moments, source: Int[Tensor, " source"], target
     H = second_about(moments, own, fit.means, source, source)
     c = second_about(moments, own, fit.means, source, target)
     squares = squares_about(moments, own, fit.means, target)
+    free, level = _free(fit, moments, source)
+    root, failed = torch.linalg.cholesky_ex(H[free][:, free], upper=True)
+    if not bool(failed) and bool((root.diagonal().square() >= DEPENDENT * H.diagonal()[free]).all()):
+        R = H.new_zeros(len(root), len(H))
+        R[:, free] = root
+        R += R @ level[:, None] * (level * ~free)
+        return Scored(R, torch.linalg.solve_triangular(root.T, c[free], upper=False), squares)
     F, pivots = spectral.pivoted(H.cpu(), moments.n)  # H = F F', F triangular on its pivots
     F, leading = F.to(H.device), pivots[: F.shape[1]]
     d = torch.linalg.solve_triangular(F[leading], c[leading], upper=False)  # c = F d
     R = torch.linalg.qr(torch.cat([F.T, d], 1), mode="r").R  # F' = Q R; beside R: Q'd
     return Scored(R[:, : len(H)], R[:, len(H) :], squares)
+
+
+def _free(
+    fit: Design, moments: Moments, source: Int[Tensor, " source"]
+) -> tuple[Bool[Tensor, " source"], Float[Tensor, " source"]]:
+    """Return which columns may well be independent on the rows of some moments, and the level of those that are not.
+
+    A column that has one value on all of these rows, such as a neuron that is silent there, is a multiple of any other:
+    only the first of them may be independent. Levels are in units of that one's, about the fit's means.
+    """
+    constant = moments.constant[source] & fit.live
+    assert moments.shift is not None
+    level = torch.where(constant, (moments.low - moments.shift - fit.means[0])[source], 0.0)
+    free, some = fit.live & ~constant, level.nonzero()[:1, 0]
+    free[some] = True
+    return free, level / level[some] if len(some) else level
 
 
 def errors(
@@ -104,18 +130,14 @@ class _Stack:
         self.bands = -(-rank // self.band)
         self.heads = self.size + self.targets  # rows before U
         rows = self.bands * len(parts) * self.band
-        self.values = fit.S.new_zeros(self.heads + rows, self.size)
-        cross = fit.C.new_zeros(self.bands, len(parts), self.band, self.targets)
+        # Rows that begin a power of two apart share cache lines.
+        self.values = fit.S.new_zeros(self.heads + rows, self.size + PAD)[:, : self.size]
+        self.cross = fit.C.new_zeros(self.bands, len(parts), self.band, self.targets)
         for k, part in enumerate(parts):
-            for j in range(self.bands):
-                some = part.cross[j * self.band : (j + 1) * self.band]
-                cross[j, k, : len(some)] = some
-        squares = cross.square().sum(2)  # (bands, parts, targets)
-        none = squares.new_zeros(1, len(parts), self.targets)
-        self.untouched = torch.cat([squares, none]).flip(0).cumsum(0).flip(0)  # of the bands from each one on
-        self.rest = torch.stack([part.squares for part in parts]) - self.untouched[0]
-        self.cross = cross.view(rows, self.targets)
-        self.left, self.work = torch.empty_like(self.cross), torch.empty_like(self.cross)
+            for own, some in zip(self.cross[:, k], part.cross.split(self.band), strict=False):
+                own[: len(some)] = some
+        self.squares = self.cross.square().sum(2)  # (bands, parts, targets)
+        self.rest = torch.stack([part.squares for part in parts]) - self.squares.sum(0)
 
     def factor(self, shift: float) -> None:
         """Factor S + shift: one left-looking pass over blocks of columns."""
@@ -140,19 +162,17 @@ class _Stack:
 
     def errors(self, edges: Sequence[int]) -> Float[Tensor, "parts edges targets"]:
         """Return the sums of squared error of every leading design: of c less predictions, and the rest."""
-        U, Z = self.values[self.heads :], self.values[self.size : self.heads]
-        self.left.copy_(self.cross)
-        found, start = [], 0
-        for stop in edges:
-            bands = min(-(-stop // self.band), self.bands)
-            left = self.left[: bands * len(self.parts) * self.band]
-            left.addmm_(U[: len(left), start:stop], Z[:, start:stop].T, alpha=-1)
-            squares = torch.mul(left, left, out=self.work[: len(left)])
-            sums = squares.view(bands * len(self.parts), self.band, self.targets).sum(1)
-            sums = sums.view(bands, len(self.parts), self.targets).sum(0)
-            found.append(sums + self.untouched[bands] + self.rest)
-            start = stop
-        return torch.stack(found, 1).clamp_min(0)
+        Z, found = self.values[self.size : self.heads], self.rest[:, None].repeat(1, len(edges), 1)
+        for j, (cross, U) in enumerate(zip(self.cross, self._rows(), strict=True)):
+            start, left = j * self.band, cross.flatten(0, 1).clone()
+            for m, stop in enumerate(edges):
+                if start < stop:  # U is zero left of its diagonal
+                    left.addmm_(U[:, start:stop], Z[:, start:stop].T, alpha=-1)
+                    found[:, m] += left.square().view(cross.shape).sum(1)
+                    start = stop
+                else:
+                    found[:, m] += self.squares[j]
+        return found.clamp_min(0)
 
     def weights(self) -> Float[Tensor, "source targets"]:
         """Return the weights of all columns: L'^-1 Z."""
@@ -162,13 +182,19 @@ class _Stack:
     def _fill(self, start: int, stop: int) -> int:
         """Bring some columns of U up to what L asks of them; return the last row that is not zero there."""
         M, end = self.values, self.heads
-        for top in range(0, min(stop, self.bands * self.band), self.band):
-            rows = slice(end, end + self.band * len(self.parts))
-            for k, part in enumerate(self.parts):
+        for j, U in enumerate(self._rows()):
+            top = j * self.band
+            if top >= stop:
+                break
+            for part, own in zip(self.parts, U.split(self.band), strict=True):
                 some = part.root[top : top + self.band, start:stop]
-                first = end + k * self.band
-                M[first : first + len(some), start:stop] = some
+                own[: len(some), start:stop] = some
             if top < start:  # U is zero left of its diagonal
-                M[rows, start:stop].addmm_(M[rows, top:start], M[start:stop, top:start].T, alpha=-1)
-            end = rows.stop
+                U[:, start:stop].addmm_(U[:, top:start], M[start:stop, top:start].T, alpha=-1)
+            end += len(U)
         return end
+
+    def _rows(self) -> Sequence[Float[Tensor, "some source"]]:
+        """Return U's rows, band by band."""
+        height = self.band * len(self.parts)
+        return [self.values[self.heads + j * height :][:height] for j in range(self.bands)]
