@@ -81,3 +81,24 @@ def test_rows_on_which_the_source_says_nothing_have_the_errors_of_the_mean(rando
     part = nested.scored(design, score, source, target)
     assert len(part.root) == 0
     assert torch.equal(nested.errors(design, [part], (1, 2), GRID)[0], part.squares.expand(2, len(GRID), 1))
+
+
+@pytest.mark.parametrize("silent", [(4,), (0, 3, 7), (2, 5, 20, 21)])
+@pytest.mark.parametrize("level", [0.0, 3.0])
+def test_columns_with_one_value_on_the_scored_rows_leave_the_errors_exact(silent, level, random):
+    """Neurons that are silent on a few held-out rows are common; all of them are then multiples of one."""
+    p, edges = 24, (3, 10, 24)
+    Z = np.hstack([np.maximum(random.normal(size=(1200, p)) + 0.5, 0), random.normal(size=(1200, 5))])
+    Z[:, p:] += Z[:, :p] @ random.normal(size=(p, 5))
+    Z[900:, list(silent)] = level * np.arange(len(silent))
+    fit = moments_of(Z[:900])
+    score = moments_of(Z[900:], fit.shift)
+    source, target = torch.arange(p), p + torch.arange(5)
+    design = nested.design(fit, source, target)
+    part = nested.scored(design, score, source, target)
+    assert len(part.root) == p - len(silent) + 1
+    ours = nested.errors(design, [part], edges, GRID)[0]
+    for k, edge in enumerate(edges):
+        own = ridge.fit(fit, source[:edge], target, smallest=1e-10)
+        truth = ridge.held_out(own, score, source[:edge], target).errors(GRID * design.scale / own.scale)
+        assert torch.allclose(ours[k], truth, rtol=1e-10, atol=0)

@@ -1,7 +1,7 @@
 """Rows on their way into second moments: their extremes; then less a shift and turned, with the sums of their powers.
 
-What PyTorch does in a dozen passes takes one here (`intake.cpp`), and rows need not lie in order. Without a compiler, or
-on a GPU, it is PyTorch that does it.
+What PyTorch does in a dozen passes takes one here (`intake.cpp`), and rows need not lie in order. Without a compiler,
+and on a GPU, PyTorch does it.
 """
 
 import ctypes
@@ -41,8 +41,8 @@ def extremes(
     if function is None:
         rows = rows if chosen is None else rows[chosen]
         low, high = rows.amin(0), rows.amax(0)
-        finite = low.isfinite() & high.isfinite()
-        return tuple(torch.where(finite, x, torch.nan).to(torch.float64) for x in (low, high))  # pyright: ignore
+        flaw = low - low + high - high
+        return (low + flaw).to(torch.float64), (high + flaw).to(torch.float64)
     low, high, flaw = rows.new_tensor([torch.inf, -torch.inf, 0.0])[:, None].repeat(1, rows.shape[1])
     function(*_given(rows, chosen), low.data_ptr(), high.data_ptr(), flaw.data_ptr())
     return (low + flaw).to(torch.float64), (high + flaw).to(torch.float64)
@@ -56,7 +56,7 @@ def take(
     total: Float[Tensor, " columns"],
     powers: Float[Tensor, "3 powered"],
 ) -> None:
-    """Put c = rows - shift, turned, into `out`; add sums of c to `total`, of the last columns' c², c³, c⁴ to `powers`."""
+    """Put c = rows - shift, turned, into `out`; add c to `total`, the last columns' c², c³, c⁴ to `powers`."""
     function, before = _function("take", rows), len(total) - powers.shape[1]
     if function is not None:
         assert out.stride(1) == total.stride(0) == powers.stride(1) == 1

@@ -1,0 +1,109 @@
+"""Rows on their way into moments: compiled and by PyTorch, against numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from widthwise.errors import DataError
+from widthwise.linalg import intake
+from widthwise.linalg.moments import Moments
+
+BY = [
+    pytest.param("ours", marks=pytest.mark.skipif(intake.compiled() is None, reason="no C++ compiler (CXX, c++)")),
+    "pytorch",
+]
+
+
+@pytest.fixture(params=BY)
+def by(request, monkeypatch):
+    """Let it be done by our own library, or by PyTorch as where there is no compiler."""
+    if request.param == "pytorch":
+        monkeypatch.setattr(intake, "compiled", lambda: None)
+    return request.param
+
+
+def rows_of(seed, n, columns, dtype=torch.float64):
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(random.normal(size=(n, columns)) * np.logspace(-3, 3, columns) + 7).to(dtype)
+
+
+@pytest.mark.parametrize(("n", "columns", "before"), [(1, 1, 0), (64, 8, 8), (65, 9, 0), (130, 23, 5), (300, 41, 41)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("some", [False, True])
+def test_rows_are_shifted_turned_and_their_powers_added(n, columns, before, dtype, some, by, seed):
+    rows = rows_of(seed, n, columns, dtype)
+    chosen = torch.from_numpy(np.random.default_rng(seed).permutation(n)[: n // 2 + 1]) if some else None
+    shift = rows_of(seed + 1, 1, columns)[0]
+    total, powers = torch.ones(columns).double(), torch.full((3, columns - before), 2.0).double()
+    buffer = torch.full((columns, n + 8), torch.nan).double()
+    out = buffer[:, 3 : 3 + (n if chosen is None else len(chosen))]
+    intake.take(rows, chosen, shift, out, total, powers)
+    centred = rows.double().numpy()[slice(None) if chosen is None else chosen.numpy()] - shift.numpy()
+    assert np.array_equal(out.numpy(), centred.T)
+    size = np.abs(centred).sum(0) + 1
+    assert (np.abs(total.numpy() - centred.sum(0) - 1) <= 1e-13 * size).all()
+    for k, own in enumerate(powers.numpy()):
+        power = centred[:, before:] ** (k + 2)
+        assert (np.abs(own - power.sum(0) - 2) <= 1e-13 * (np.abs(power).sum(0) + 2)).all()
+    assert bool(buffer[:, :3].isnan().all())
+    assert bool(buffer[:, 3 + out.shape[1] :].isnan().all())
+
+
+@pytest.mark.parametrize("columns", [1, 8, 100])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_extremes_are_those_of_the_chosen_rows_and_nan_where_one_is_not_finite(columns, value, dtype, by, seed):
+    rows = rows_of(seed, 70, columns, dtype)
+    chosen = torch.tensor([0, 69, 5, 5, 31])
+    for own in (None, chosen):
+        low, high = intake.extremes(rows, own)
+        of = rows if own is None else rows[own]
+        assert torch.equal(low, of.amin(0).double())
+        assert torch.equal(high, of.amax(0).double())
+    rows[4, columns // 2] = value
+    assert not bool(intake.extremes(rows, chosen)[0].isnan().any())
+    for extreme in intake.extremes(rows):
+        assert extreme.isnan().nonzero()[:, 0].tolist() == [columns // 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.uint8, torch.int32, torch.int64, torch.bool])
+def test_rows_of_any_type_become_floats_that_hold_them(dtype):
+    rows = (torch.arange(24).reshape(3, 8) % 7).to(dtype).T
+    found = intake.plain(rows)
+    assert found.dtype in intake.DTYPES
+    assert found.stride(1) == 1
+    assert torch.equal(found.double(), rows.double())
+
+
+def test_numbers_that_float32_does_not_hold_stay_whole():
+    rows = torch.tensor([[2**24 + 1]])
+    assert float(intake.plain(rows)) == 2**24 + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_chosen_rows_of_several_pieces_have_the_moments_they_have_alone(dtype, by, seed):
+    pieces = [rows_of(seed, 700, 11).T.contiguous().T.to(dtype), rows_of(seed + 1, 700, 6, torch.float32)]
+    chosen = torch.from_numpy(np.random.default_rng(seed).permutation(700)[:600])
+    ours = Moments(17, crossed=11, powered=7)
+    ours.update(*pieces, rows=chosen[:570])
+    ours.update(*pieces, rows=chosen[570:])
+    truth = Moments(17, ours.shift, crossed=11, powered=7)
+    truth.update(torch.cat([piece[chosen].double() for piece in pieces], 1))
+    deviation = (truth.products(torch.arange(11), torch.arange(11)).diagonal() / 600).sqrt()
+    for name in ("n", "low", "high"):
+        assert torch.equal(*(torch.as_tensor(getattr(x, name)) for x in (ours, truth)))
+    for name in ("mean", "centred_squares"):
+        torch.testing.assert_close(getattr(ours, name), getattr(truth, name), rtol=1e-10, atol=0)
+    torch.testing.assert_close(ours.effective_rows[7:], truth.effective_rows[7:], rtol=1e-9, atol=0)
+    apart = (ours.second - truth.second)[:, :11] / torch.outer(deviation, deviation) / 600
+    assert float(apart.abs().max()) <= 1e-13
+
+
+def test_a_value_that_is_not_finite_is_named_by_its_row_of_the_batch(by):
+    rows = torch.zeros(9, 4)
+    rows[5, 2] = torch.nan
+    moments = Moments(4)
+    moments.update(rows, rows=torch.tensor([1, 2, 8]))
+    with pytest.raises(DataError, match=r"row 5, column 2 is nan"):
+        moments.update(rows, rows=torch.tensor([8, 5]))
+    assert moments.n == 3
