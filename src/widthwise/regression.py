@@ -199,8 +199,16 @@ class Regression:
         if not known:
             return None
         residual, excess = (torch.stack([getattr(c, name) for c in known]).amax(0) for name in ("residual", "excess"))
-        variance = self._scale[targets] / int((self.joint.split.block >= 0).sum())
-        return krylov.Certificate(residual, excess / variance)
+        return krylov.Certificate(residual, excess / self._variance(targets))
+
+    def rounding(self, targets: Int[Tensor, " chosen"], choice: Choice) -> Float[Tensor, " chosen"] | None:
+        """Return about the most by which float32 products move the chosen targets' errors; None if they are float64.
+
+        At the grid points nearest to the chosen penalties, the worst over parts; in variances of the target.
+        """
+        each = [f.rounding(self._nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
+        known = [moved for moved in each if moved is not None]
+        return torch.stack(known).amax(0) / self._variance(targets) if known else None
 
     def maps(
         self, targets: Int[Tensor, " chosen"], choice: Choice
@@ -279,6 +287,9 @@ class Regression:
     @property
     def _scale(self) -> Float[Tensor, " targets"]:
         return torch.where(self.squares > 0, self.squares, 1.0)
+
+    def _variance(self, targets: Int[Tensor, " chosen"]) -> Float[Tensor, " chosen"]:
+        return self._scale[targets] / int((self.joint.split.block >= 0).sum())
 
     @cached_property
     def _each(self) -> Choice:

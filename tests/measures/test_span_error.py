@@ -781,6 +781,29 @@ def test_float32_chunks_are_not_for_directions_that_all_but_vanish(random):
     assert off(cheap[5:], exact[5:]) < 1e-4  # of 10
 
 
+@pytest.mark.parametrize("penalties", [None, [1e-9], [1e-6], [1e-3]], ids=str)
+@pytest.mark.parametrize("data", [*CONDITIONED, decaying, decaying_columns], ids=lambda f: f.__name__)
+def test_what_float32_products_may_cost_is_said(data, penalties, random):
+    X, Y = data(random)
+    options = {"penalties": penalties, "interpolate": False}
+    exact, cheap = (quiet(X, Y, precision=p, **options) for p in ("float64", "float32_chunks"))
+    supported = np.setdiff1d(np.arange(Y.shape[1]), exact.constant_features + exact.unsupported_features)
+    moved = np.abs(np.subtract(cheap.per_feature, exact.per_feature))[supported]
+    assert exact.rounding is None
+    assert moved.max() <= cheap.rounding or cheap.rounding > 1e-4
+    if data not in (decaying, dead_and_twice, many_dead_and_dependent):  # singular: more is feared than happens
+        assert cheap.rounding < 1e-4
+
+
+def test_errors_that_float32_products_may_have_spoiled_are_warned_of(random):
+    X, Y = decaying(random)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = span_error(X, Y, precision="float32_chunks", **GIVEN)
+    assert any("float32 products may have moved an error by" in str(warning.message) for warning in caught)
+    assert "float32 rounding at most about" in str(result)
+
+
 @pytest.mark.parametrize("precision", ["float64", "float32_chunks"])
 @pytest.mark.parametrize("data", [networks, many_dead_and_dependent], ids=lambda f: f.__name__)
 def test_what_a_caller_allows_float32_products_changes_no_bit(data, precision, random):

@@ -18,6 +18,8 @@ from widthwise.linalg import half_square, intake
 ROWS = 512  # rows of one matrix product: as few as keep it fast
 PAD = 8  # so that a column does not start a page after the one before it: they would share cache lines
 PRECISIONS = ("float64", "float32_chunks")
+LOOKED = 2048  # crossed columns, at most, of whose products rounding is measured
+STEPS = 30  # of a power iteration
 
 
 class Moments:
@@ -34,7 +36,8 @@ class Moments:
         powered: take third and fourth powers only of columns from this one on (NaN for those before it, which are
             crossed); `effective_rows` needs them.
         precision: "float64"; or "float32_chunks", which multiplies 512 rows at a time in float32 and sums the
-            products in float64: faster, for 3e-7 of two columns' deviations in their product.
+            products in float64: faster, for 3e-7 of two columns' deviations in their product. `rounding` then says what
+            the first rows have shown: the norm of what the products of crossed columns of length 1 are off by.
         device: where the sums are kept and made.
 
     Raises:
@@ -67,7 +70,7 @@ class Moments:
         assert powered <= self.crossed, "columns that are neither crossed nor powered have no squares"
         self.powered, self.precision, self.device = powered, precision, torch.device(device)
         self.shift = None if shift is None else shift.to(self.device, torch.float64)
-        self.n = 0
+        self.n, self.rounding = 0, 0.0
         self.low, self.high = self._vector(torch.inf), self._vector(-torch.inf)
         self._total = self._vector(0.0)
         self._powers = self._vector(0.0).repeat(3, 1)[:, powered:]  # sums of squares, cubes and fourth powers
@@ -178,7 +181,7 @@ class Moments:
         other = other.about(self.shift)
         self._flush()
         other._flush()
-        self.n += other.n
+        self.n, self.rounding = self.n + other.n, max(self.rounding, other.rounding)
         self._total = self._total + other.total
         self._powers = self._powers + other._powers
         self._blocks = [mine + theirs for mine, theirs in zip(self._blocks, other._blocks, strict=True)]
@@ -193,6 +196,7 @@ class Moments:
             return self
         moved, c = self._like(self.columns, self.crossed, self.powered), slice(self.crossed)
         moved.shift, moved.n, moved.low, moved.high = shift, self.n, self.low, self.high
+        moved.rounding = self.rounding
         moved._total = self.total + self.n * d
         cross = torch.outer(d[c], self.total) + torch.outer(self.total[c], d)
         moved._pack(self.second + cross + self.n * torch.outer(d[c], d))
@@ -212,7 +216,7 @@ class Moments:
         powered = int((columns < self.powered).sum())
         assert bool((columns[:powered] < self.powered).all()), "columns without powers come first"
         chosen = self._like(len(columns), 0, 0)
-        chosen.crossed, chosen.powered = crossed, powered
+        chosen.crossed, chosen.powered, chosen.rounding = crossed, powered, self.rounding
         chosen.n, chosen.shift, chosen._total = self.n, self.shift[columns], self.total[columns]
         chosen.low, chosen.high = self.low[columns], self.high[columns]
         chosen._powers = self._powers[:, columns[powered:] - self.powered]
@@ -229,7 +233,7 @@ class Moments:
         blocks = torch.cat([self.total[:0], *(block.flatten() for block in self._blocks)])
         sums = {"total": self.total, "powers": self._powers, "blocks": blocks, "shift": self.shift}
         sizes = torch.tensor([self.n, self.crossed, self.powered])
-        tensors = sums | {"low": self.low, "high": self.high, "sizes": sizes}
+        tensors = sums | {"low": self.low, "high": self.high, "sizes": sizes, "rounding": torch.tensor(self.rounding)}
         save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
 
     @classmethod
@@ -256,6 +260,7 @@ class Moments:
             loaded._blocks = [new.view_as(old) for new, old in zip(blocks, loaded._blocks, strict=True)]
             loaded.n, loaded._total, loaded._powers = n, read["total"], read["powers"]
             loaded.low, loaded.high = read["low"], read["high"]
+            loaded.rounding = float(read.get("rounding", 0.0))
         except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
             raise DataError(f"{path} does not hold moments ({error}); write them again with save.") from error
         return loaded
@@ -324,6 +329,8 @@ class Moments:
         else:
             with _float32_products(self.device.type):
                 short = centred.to(torch.float32)
+                if not self.rounding:
+                    self.rounding = _rounding(centred[: self.crossed], short[: self.crossed])
                 for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
                     block += torch.mm(short[start:stop], short[start:].T)
 
@@ -349,6 +356,23 @@ def merged(parts: Iterable[Moments]) -> Moments:
     for part in others:
         total.merge(part)
     return total
+
+
+def _rounding(exact: Float[Tensor, "columns rows"], short: Float[Tensor, "columns rows"]) -> float:
+    """Return the spectral norm of what products of columns in float32 are off by, the columns scaled to length 1.
+
+    Of many columns the first are looked at, and the rest taken for as noisy: the norm of noise grows as their root.
+    """
+    columns = len(exact)
+    exact, short = exact[:LOOKED], short[:LOOKED]
+    length = exact.norm(dim=1).clamp_min(1e-300)
+    off = (short @ short.T - exact @ exact.T) / length / length[:, None]
+    v = torch.randn(len(off), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(off)
+    norm = 0.0
+    for _ in range(STEPS):
+        v = off @ (v / v.norm().clamp_min(1e-300))
+        norm = float(v.norm())
+    return norm * (columns / max(len(exact), 1)) ** 0.5
 
 
 @contextmanager

@@ -20,6 +20,7 @@ STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
 WEIGHTS = 2**22  # in memory at once
 BLOCK = 64  # rows that are squared at once
+PROBES = 8  # random vectors for a trace
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class Ridge:
     factors: Float[Tensor, " live"]  # of standardisation
     columns: int  # of the source
     projected: Float[Tensor, "form targets"]
+    lengths: Float[Tensor, " live"]  # roots of the live columns' sums of squares, times their factors
+    target_lengths: Float[Tensor, " targets"]
+    off: float  # `Moments.rounding`
 
     def weights(
         self, penalty: Float[Tensor, " chosen"], targets: Int[Tensor, " chosen"]
@@ -69,6 +73,30 @@ class Ridge:
         residual[finite] = self.form.residuals(C[:, finite], shift[finite])
         excess[finite] = residual[finite].square() / shift[finite] / self.n
         return krylov.Certificate(residual / C.norm(dim=0).clamp_min(1e-300), excess)
+
+    def rounding(
+        self, penalty: Float[Tensor, " chosen"], targets: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, " chosen"] | None:
+        """Return about the most by which float32 products move a row's squared error; None if they are float64.
+
+        What products are off by is taken for noise E, of norm `off` between columns of length 1. With D the lengths and
+        r = D E D w it moves the weights w, of which the error grows by r'(S + penalty)^-1 r, and the error of given
+        weights by w'D E D w.
+        """
+        if not self.off:
+            return None
+        found, finite = torch.zeros_like(penalty), penalty.isfinite().nonzero()[:, 0]
+        C, shift = self.projected[:, targets[finite]], self.absolute(penalty[finite])
+        length = (self.form.back(self.form.solve_each(C, shift)) * self.lengths[:, None]).norm(dim=0)
+        length = length + self.target_lengths[targets[finite]]
+        draw = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, (len(self.live), PROBES), generator=draw).to(C) * 2 - 1
+        probes = self.form.rotate(signs * self.lengths[:, None])
+        shifts, which = shift.unique(return_inverse=True)
+        trace = (probes[:, None] * self.form.solve(probes, shifts)).sum((0, 2)) / PROBES  # of D (S + shift)^-1 D
+        noise = (self.off * length).square() / (4 * max(len(self.live), 1))  # of E's norm 2 sigma sqrt(p): sigma^2
+        found[finite] = ((noise * trace[which] + self.off * length.square()) / self.n).to(found)
+        return found
 
     def absolute(self, penalty: Float[Tensor, " penalties"]) -> Float[Tensor, " penalties"]:
         """Return relative penalties as what is added to S."""
@@ -115,8 +143,11 @@ def fit(
         form = _approximate(_times(moments, own, own.means, source[live], factors), C, smallest, scale, rank)
     else:
         form = _form(second, smallest * scale if smallest >= SMALLEST else 0.0, rank)
+    lengths = squares[live].sqrt() * factors, squares_about(moments, own, own.means, target).sqrt()
     projected = form.rotate(C)
-    return Ridge(moments.n, scale, len(live), own.means, form, live, factors, len(source), projected)
+    return Ridge(
+        moments.n, scale, len(live), own.means, form, live, factors, len(source), projected, *lengths, moments.rounding
+    )
 
 
 def _times(

@@ -48,6 +48,8 @@ class SpanError:
             over supported features at their penalties, None for exact fits. The residual is the norm of
             c - (S + penalty) w over that of c; the excess the most by which the fit's own penalised error can lie
             above the least, in variances of the feature.
+        rounding: with float32 products, about the most by which rounding may have moved the error of a supported
+            feature; above 1e-4 it may be more. None with float64.
         within_class: the mean with class means partialled out (with labels only).
         extrapolated: F(n/4), F(n/2), F(n) and both limits (with `extrapolate` only).
         path: per-feature errors of each given penalty, in the order given.
@@ -76,6 +78,7 @@ class SpanError:
     on_edge: int = 0
     residual: float | None = None
     excess: float | None = None
+    rounding: float | None = None
     within_class: float | None = None
     extrapolated: dict[str, float | None] | None = None
     path: tuple[tuple[float, ...], ...] | None = None
@@ -93,9 +96,10 @@ class SpanError:
         if not supported:
             told = f"mean over all {self.mean_all:.3f}, 0 of {features} features"
             return f"too few rows to say what {self.source} spans of {self.target}: {told}"
+        rounding = "" if self.rounding is None else f", float32 rounding at most about {self.rounding:.0e}"
         return (
             f"{self.source} spans {100 * (1 - self.mean):.1f} % of {self.target}: mean {self.mean:.3f}{interval}, "
-            f"{supported} of {features} features"
+            f"{supported} of {features} features{rounding}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,7 +163,8 @@ def span_error(
         row_interval: bootstrap the mean over row blocks.
         precision: "float64"; or "float32_chunks": products of 512 rows at a time in float32, sums in float64, for
             3e-7 in a feature's error (3e-6, relatively, of one of 0.1). Not for a source with directions below
-            1e-3 of its largest in deviation: at small penalties their errors are then wrong.
+            1e-3 of its largest in deviation: at small penalties their errors are then wrong. `rounding` of the result
+            says how far they may be off; above 1e-4 there is a warning.
 
     Raises:
         UsageError: for options that cannot be.
@@ -284,6 +289,7 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
         df=regression.degrees(choice, supported),
         on_edge=choice.on_edge(supported),
         **_certified(regression.certificate(place, choice), supported),
+        rounding=_largest(regression.rounding(place, choice), supported),
         extrapolated=_extrapolated(pair, options, supported) if extrapolate else None,
         path=tuple(map(tuple, torch.where(undefined, torch.nan, regression.path()[:, place]).tolist())),
         split=joint.split.name,
@@ -306,6 +312,10 @@ def _certified(certificate: krylov.Certificate | None, supported: Bool[Tensor, "
         "residual": float(certificate.residual[supported].max()),
         "excess": float(certificate.excess[supported].max()),
     }
+
+
+def _largest(moved: Float[Tensor, " targets"] | None, supported: Bool[Tensor, " targets"]) -> float | None:
+    return None if moved is None or not bool(supported.any()) else float(moved[supported].max())
 
 
 def _filled(joint: Joint) -> int:
@@ -370,6 +380,11 @@ def _warn(result: SpanError) -> None:
         )
     if result.excess is not None and result.residual is not None and result.excess > krylov.TOLERANCE:
         told.append(krylov.told(result.residual, result.excess, result.p_live))
+    if result.rounding is not None and result.rounding > krylov.TOLERANCE:
+        told.append(
+            f"float32 products may have moved an error by {result.rounding:.1g} of its feature's variance, or more: "
+            'the source has directions that are too small for them. Pass precision="float64".'
+        )
     if math.isnan(result.mean):
         told.append(
             f"none of {len(result.per_feature)} target features varies on {SUPPORT_ROWS:.0f} or more of "
