@@ -50,7 +50,7 @@ class Banded:
     def rotate(self, M: Float[Tensor, "size columns"]) -> Float[Tensor, "padded columns"]:
         """Return Q' M."""
         M = M if self.basis is None else self.basis.T @ M
-        M = torch.cat([M, M.new_zeros(self.padded - self.size, M.shape[1])])
+        M = torch.cat([M, M.new_zeros(self.padded - len(M), M.shape[1])])
         for panel in self.panels:
             M[panel.start :].addmm_(panel.V, panel.T.T @ (panel.V.T @ M[panel.start :]), alpha=-1)
         return M
@@ -61,14 +61,6 @@ class Banded:
         for panel in reversed(self.panels):
             Z[panel.start :].addmm_(panel.V, panel.T @ (panel.V.T @ Z[panel.start :]), alpha=-1)
         return Z[: self.size] if self.basis is None else self.basis @ Z[: self.size]
-
-    def rotate_right(self, R: Float[Tensor, "rows size"]) -> Float[Tensor, "rows padded"]:
-        """Return R Q."""
-        R = R.clone() if self.basis is None else R @ self.basis
-        R = torch.nn.functional.pad(R, (0, self.padded - self.size)) if self.padded > self.size else R
-        for panel in self.panels:
-            R[:, panel.start :].addmm_((R[:, panel.start :] @ panel.V) @ panel.T, panel.V.T, alpha=-1)
-        return R
 
     def solve(
         self,

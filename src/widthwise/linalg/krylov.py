@@ -53,10 +53,6 @@ class Krylov:
         """Return what has these coordinates."""
         return self.basis @ self.inner.back(Z)
 
-    def rotate_right(self, R: Float[Tensor, "rows dimensions"]) -> Float[Tensor, "rows padded"]:
-        """Return R, whose columns are those of the basis, in the coordinates of the band form."""
-        return self.inner.rotate_right(R)
-
     def solve(
         self,
         C: Float[Tensor, "padded columns"],

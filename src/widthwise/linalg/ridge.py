@@ -295,9 +295,10 @@ def held_out(
     squares = squares_about(moments, own, fit.means, target)
     rest = squares - cross.square().sum(0)
     if turned:
-        root = fit.form.rotate_right(root)
-        weights, both = root.shape[1], torch.cat([root, cross], 1)
+        rotated = (fit.form if space is None else space.inner).rotate(root.T)
         del root
+        weights, both = len(rotated), torch.cat([rotated, cross.T]).T  # with its columns side by side: LAPACK's way
+        del rotated
         both = torch.geqrf(both)[0][: both.shape[1]].triu_()
         root, cross = both[:weights, :weights], both[:weights, weights:]
         rest = rest + both[weights:, weights:].square().sum(0)

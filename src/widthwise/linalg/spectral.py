@@ -31,10 +31,6 @@ class Spectral:
         """Return U Z."""
         return self.vectors @ Z
 
-    def rotate_right(self, R: Float[Tensor, "rows size"]) -> Float[Tensor, "rows rank"]:
-        """Return R U."""
-        return R @ self.vectors
-
     def solve(
         self,
         C: Float[Tensor, "rank columns"],
