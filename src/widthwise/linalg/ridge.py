@@ -253,13 +253,16 @@ def errors(
 def _squares(
     left: Float[Tensor, "rows chosen"], cross: Float[Tensor, "rows targets"] | None = None
 ) -> Float[Tensor, " chosen"]:
-    """Return the sum of squares of every column, less those of `cross`, which is repeated."""
+    """Return the sum of squares of every column; of what it is less `cross`, which is repeated: then `left` is lost."""
     total = left.new_zeros(left.shape[1])
     for start in range(0, len(left), BLOCK):
         rows = left[start : start + BLOCK]
-        if cross is not None:
-            rows = rows - cross[start : start + BLOCK].repeat(1, left.shape[1] // max(cross.shape[1], 1))
-        total += rows.square().sum(0)
+        if cross is None:
+            total += rows.square().sum(0)
+        else:
+            c = cross[start : start + BLOCK]
+            rows.unflatten(1, (len(total) // max(c.shape[1], 1), c.shape[1])).sub_(c[:, None])
+            total += rows.square_().sum(0)
     return total
 
 
