@@ -6,7 +6,8 @@
 
 50,000 rows to fit, 10,000 held out, 512 targets, 20 penalties, a penalty chosen per target, float64. Every line is
 a process of its own, so that its peak memory is its own; its ratio is to the flops that its answer needs at least, at
-the rate of a float64 matrix product in the same process: the median of its runs, and the least. Results: docs/log/2026-11-25-span.txt and those after it.
+the rate of a float64 matrix product in the same process: the median of its runs, and the least. Results:
+docs/log/2026-11-25-span.txt and those after it.
 """
 
 import gc
