@@ -264,6 +264,7 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
     undefined = constant | (squares == 0)  # 0: it has one value on all scored rows, or within every class
     supported = supported & ~undefined
     choice = regression.choose(place)
+    certificate = regression.certificate(place, choice)
     error = torch.where(undefined, torch.nan, choice.error)
     blocks = regression.block_sums(place, choice) if row_blocks else None
     interval = None
@@ -288,7 +289,8 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
         p_live=int((~joint.moments(joint.split.fit_cells, regression.source, crossed=0).constant).sum()),
         df=regression.degrees(choice, supported),
         on_edge=choice.on_edge(supported),
-        **_certified(regression.certificate(place, choice), supported),
+        residual=_largest(certificate and certificate.residual, supported),
+        excess=_largest(certificate and certificate.excess, supported),
         rounding=_largest(regression.rounding(place, choice), supported),
         extrapolated=_extrapolated(pair, options, supported) if extrapolate else None,
         path=tuple(map(tuple, torch.where(undefined, torch.nan, regression.path()[:, place]).tolist())),
@@ -305,17 +307,8 @@ def _support(pair: Pair) -> tuple[Bool[Tensor, " targets"], Bool[Tensor, " targe
     return kept[pair.target]
 
 
-def _certified(certificate: krylov.Certificate | None, supported: Bool[Tensor, " targets"]) -> dict[str, Any]:
-    if certificate is None or not bool(supported.any()):
-        return {}
-    return {
-        "residual": float(certificate.residual[supported].max()),
-        "excess": float(certificate.excess[supported].max()),
-    }
-
-
-def _largest(moved: Float[Tensor, " targets"] | None, supported: Bool[Tensor, " targets"]) -> float | None:
-    return None if moved is None or not bool(supported.any()) else float(moved[supported].max())
+def _largest(each: Float[Tensor, " targets"] | None, supported: Bool[Tensor, " targets"]) -> float | None:
+    return None if each is None or not bool(supported.any()) else float(each[supported].max())
 
 
 def _filled(joint: Joint) -> int:
