@@ -393,7 +393,7 @@ def test_a_stopped_run_says_how_to_go_on(widthwise, study, monkeypatch):
 
 @pytest.mark.parametrize(("told", "jobs"), [(signal.SIGINT, "1"), (signal.SIGTERM, "2")])
 def test_ctrl_c_or_termination_in_the_middle_of_training_loses_nothing(widthwise, study, tmp_path, told, jobs):
-    arguments = ["run", str(study), "--store", str(tmp_path / "store"), "--jobs", jobs, "--training.epochs", "4000"]
+    arguments = ["run", str(study), "--store", str(tmp_path / "store"), "--jobs", jobs, "--training.epochs", "100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "widthwise", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
