@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
@@ -276,8 +277,16 @@ def _results(study: "Study", store: "Store", common: Common) -> "Results":
 
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Take SIGTERM, which clusters send before they kill, as Ctrl-C: what was done is saved."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Take SIGTERM, which clusters send before they kill, as Ctrl-C: what was done is saved.
+
+    As whoever takes Ctrl-C now would; also where it is ignored, as in the background of a script.
+    """
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        taken = signal.getsignal(signal.SIGINT)
+        (taken if callable(taken) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

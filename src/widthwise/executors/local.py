@@ -87,9 +87,9 @@ class _Pool:
         self.pool = ProcessPoolExecutor(count, context, _start, given)
 
     def run(self, jobs: Sequence[Job], board: _Board) -> None:
-        with _holding_interrupts():  # a process that is still starting would show where it was
-            futures = [self.pool.submit(_do, k, job) for k, job in enumerate(jobs)]
         try:
+            with _holding_interrupts():  # a process that is still starting would show where it was
+                futures = [self.pool.submit(_do, k, job) for k, job in enumerate(jobs)]
             self._watch(futures, board)
         finally:  # on Ctrl-C too: workers save what they have
             self.stop.set()
@@ -166,11 +166,11 @@ def _do(k: int, job: Job) -> int:
 
 @contextlib.contextmanager
 def _holding_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back until afterwards, from here and from processes that are started meanwhile."""
+    """Hold Ctrl-C and SIGTERM back until afterwards, from here and from processes that are started meanwhile."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
