@@ -4,7 +4,7 @@ import pytest
 
 from widthwise import native
 
-library = native.library.__wrapped__
+load = native.load.__wrapped__
 
 
 @pytest.fixture
@@ -23,19 +23,19 @@ def cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("compiler", ["/nowhere/c++", "false"])
 def test_without_a_compiler_there_is_no_library(compiler, source, cache, monkeypatch):
     monkeypatch.setenv("CXX", compiler)
-    assert library(source) is None
+    assert load(source) is None
     assert not list(cache.rglob("*.so"))
 
 
 def test_a_library_is_compiled_once_for_a_processor_and_left_whole(source, cache, monkeypatch):
-    made = library(source)
+    made = load(source)
     if made is None:
         pytest.skip("no C++ compiler (CXX, c++)")
     assert made.seven() == 7
     (kept,) = cache.rglob("*.so")
     monkeypatch.setattr(native, "_compile", None)
-    assert library(source).seven() == 7
+    assert load(source).seven() == 7
     assert list(kept.parent.iterdir()) == [kept]
     source.write_text('extern "C" int seven() { return 8; }')
     with pytest.raises(TypeError):  # another source is another library
-        library(source)
+        load(source)

@@ -32,7 +32,6 @@ ARGUMENTS = {  # behind the sizes
     "normalise_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 4),
     "attend": [POINTER] * 6,
 }
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "*one outputs inputs k k"]) -> bool:
@@ -43,7 +42,7 @@ def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "*one outpu
 
 def computes(x: Tensor) -> bool:
     """Return whether a tensor of the processor's, as autocast leaves it, can be computed on here."""
-    plain = x.device.type == "cpu" and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
+    plain = x.device.type == "cpu" and x.dtype in native.DTYPES and not torch.is_autocast_enabled("cpu")
     return plain and compiled() is not None
 
 
@@ -239,11 +238,7 @@ def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Tensor 
 
 @cache
 def _function(name: str, dtype: torch.dtype) -> Any:
-    found = compiled()
-    assert found is not None, "a layer that does not fit"
-    function = getattr(found, f"{name}_{DTYPES[dtype]}")
-    function.argtypes, function.restype = (ctypes.c_void_p, *ARGUMENTS[name]), None
-    return function
+    return native.function(SOURCE, name, dtype, (POINTER, *ARGUMENTS[name]))
 
 
 @cache
@@ -253,4 +248,4 @@ def _numbers(sizes: tuple[int, ...]) -> Any:
 
 def compiled() -> ctypes.CDLL | None:
     """Return the compiled library; None without a compiler."""
-    return native.library(SOURCE)
+    return native.load(SOURCE)

@@ -13,13 +13,17 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import torch
 
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 log = logging.getLogger("widthwise")
 
 
 @cache
-def library(source: Path) -> ctypes.CDLL | None:
+def load(source: Path) -> ctypes.CDLL | None:
     """Return a source file as a library, compiled now if it is not in the cache folder; None without a compiler."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     try:
@@ -30,6 +34,15 @@ def library(source: Path) -> ctypes.CDLL | None:
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # no compiler, no home, no room
         log.debug("no C++ compiler (%s): PyTorch does what %s would", error, source.name)
         return None
+
+
+def function(source: Path, name: str, dtype: torch.dtype, arguments: tuple[Any, ...]) -> Any:
+    """Return a library's function for numbers of some type, which returns nothing."""
+    found = load(source)
+    assert found is not None, "who asks has something else to do without a compiler"
+    function = getattr(found, f"{name}_{DTYPES[dtype]}")
+    function.argtypes, function.restype = arguments, None
+    return function
 
 
 def cache_folder() -> Path:

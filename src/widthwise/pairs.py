@@ -255,10 +255,9 @@ class Joint:
             if not sums:
                 sums = self._empty(torch.cat([piece.mean(0, dtype=torch.float64) for piece in pieces]))
             cell = self.split.cell[start : start + len(pieces[0])]
-            mixed = bool((cell != cell[0]).any())
-            own = cell.argsort(stable=True).split(cell.bincount(minlength=len(sums)).tolist()) if mixed else ()
             try:
-                if mixed:
+                if bool((cell != cell[0]).any()):
+                    own = cell.argsort(stable=True).split(cell.bincount(minlength=len(sums)).tolist())
                     for moments, rows in zip(sums, own, strict=True):
                         moments.update(*pieces, rows=rows)
                 else:

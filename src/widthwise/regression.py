@@ -237,10 +237,7 @@ class Regression:
     @cached_property
     def _degree_curves(self) -> list[Float[Tensor, " penalties"]]:
         """The effective degrees of freedom of every part's fit at every penalty: no target changes them."""
-        made: dict[int, Tensor] = {}
-        for fit in self.fits:
-            if id(fit) not in made:
-                made[id(fit)] = fit.degrees(self.penalties)
+        made = {key: fit.degrees(self.penalties) for key, fit in {id(fit): fit for fit in self.fits}.items()}
         return [made[id(fit)] for fit in self.fits]
 
     def _degrees(self, degrees: Float[Tensor, " penalties"], chosen: penalty_path.Optimum) -> Float[Tensor, " targets"]:

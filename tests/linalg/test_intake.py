@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from widthwise import native
 from widthwise.errors import DataError
 from widthwise.linalg import intake
 from widthwise.linalg.moments import Moments
@@ -70,7 +71,7 @@ def test_extremes_are_those_of_the_chosen_rows_and_nan_where_one_is_not_finite(c
 def test_rows_of_any_type_become_floats_that_hold_them(dtype):
     rows = (torch.arange(24).reshape(3, 8) % 7).to(dtype).T
     found = intake.plain(rows)
-    assert found.dtype in intake.DTYPES
+    assert found.dtype in native.DTYPES
     assert found.stride(1) == 1
     assert torch.equal(found.double(), rows.double())
 
@@ -107,3 +108,20 @@ def test_a_value_that_is_not_finite_is_named_by_its_row_of_the_batch(by):
     with pytest.raises(DataError, match=r"row 5, column 2 is nan"):
         moments.update(rows, rows=torch.tensor([8, 5]))
     assert moments.n == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_numbers_of_rows_may_lie_apart_and_be_short(dtype, by, seed):
+    rows, chosen = rows_of(seed, 90, 5), torch.arange(90, dtype=dtype)[::3]
+    ours, truth = Moments(5), Moments(5)
+    ours.update(rows, rows=chosen)
+    truth.update(rows[::3])
+    assert torch.equal(ours.second, truth.second)
+    assert torch.equal(ours.low, truth.low)
+
+
+def test_float32_products_that_are_exact_are_still_float32_products():
+    whole = Moments(3, precision="float32_chunks")
+    whole.update(torch.arange(24).reshape(8, 3) % 5)
+    whole.second  # noqa: B018 - products are made when they are asked for
+    assert 0 < whole.rounding < 1e-6

@@ -22,13 +22,12 @@ ARGUMENTS = {
     "extremes": (*ROWS, POINTER, POINTER, POINTER),
     "take": (*ROWS, POINTER, POINTER, NUMBER, *[POINTER] * 4, NUMBER),
 }
-DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 SHORT = {torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16, torch.bool}  # float32 holds them exactly
 
 
 def plain(rows: Shaped[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """Return rows as float32 or float64, whichever holds them, with a row's values side by side."""
-    if rows.dtype not in DTYPES:
+    if rows.dtype not in native.DTYPES:
         rows = rows.to(torch.float32 if rows.dtype in SHORT else torch.float64)
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
@@ -75,20 +74,16 @@ def take(
 
 def compiled() -> ctypes.CDLL | None:
     """Return the compiled library; None without a compiler."""
-    return native.library(SOURCE)
+    return native.load(SOURCE)
 
 
 def _function(name: str, rows: Tensor) -> Any:
-    if rows.device.type != "cpu" or compiled() is None:
-        return None
-    return _named(f"{name}_{DTYPES[rows.dtype]}", ARGUMENTS[name])
+    return _named(name, rows.dtype) if rows.device.type == "cpu" and compiled() is not None else None
 
 
 @cache
-def _named(name: str, arguments: tuple[Any, ...]) -> Any:
-    function = getattr(compiled(), name)
-    function.argtypes, function.restype = arguments, None
-    return function
+def _named(name: str, dtype: torch.dtype) -> Any:
+    return native.function(SOURCE, name, dtype, ARGUMENTS[name])
 
 
 def _given(rows: Tensor, chosen: Tensor | None) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ PAD = 8  # so that a column does not start a page after the one before it: they 
 PRECISIONS = ("float64", "float32_chunks")
 LOOKED = 2048  # crossed columns, at most, of whose products rounding is measured
 STEPS = 30  # of a power iteration
+UNIT = 2.0**-24  # of float32's rounding
 
 
 class Moments:
@@ -93,6 +94,7 @@ class Moments:
         if added == 0:
             return
         pieces = tuple(intake.plain(piece.to(self.device)) for piece in pieces)
+        rows = None if rows is None else rows.to(self.device, torch.int64).contiguous()
         low, high = map(torch.cat, zip(*(intake.extremes(piece, rows) for piece in pieces), strict=True))
         if bool(low.isnan().any()):
             check_finite(torch.cat([piece.to(torch.float64) for piece in pieces], 1), rows)
@@ -361,6 +363,7 @@ def merged(parts: Iterable[Moments]) -> Moments:
 def _rounding(exact: Float[Tensor, "columns rows"], short: Float[Tensor, "columns rows"]) -> float:
     """Return the spectral norm of what products of columns in float32 are off by, the columns scaled to length 1.
 
+    At least a unit of rounding: rows whose products are exact, as of small whole numbers, say nothing of those behind.
     Of many columns the first are looked at, and the rest taken for as noisy: the norm of noise grows as their root.
     """
     columns = len(exact)
@@ -372,7 +375,7 @@ def _rounding(exact: Float[Tensor, "columns rows"], short: Float[Tensor, "column
     for _ in range(STEPS):
         v = off @ (v / v.norm().clamp_min(1e-300))
         norm = float(v.norm())
-    return norm * (columns / max(len(exact), 1)) ** 0.5
+    return max(norm * (columns / max(len(exact), 1)) ** 0.5, UNIT)
 
 
 @contextmanager
