@@ -1,6 +1,7 @@
 """What every test shares: seeds, real data, and shapes that are checked as they are declared.
 
 WIDTHWISE_TEST_SEEDS   "3", "0-9" or "all" (0-99): every test that asks for `seed` runs once for each
+WIDTHWISE_TEST_DEVICE  "cuda": where fleets are tested, and what the span engine finds is compared with the CPU's
 WIDTHWISE_DATA         the folder of data sets; without it the tests on real images skip and say so
 """
 

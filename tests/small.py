@@ -1,11 +1,14 @@
 """A study small enough to run in a test, and what it is made of."""
 
+import os
 from fractions import Fraction
 
 import torch
 
 from widthwise.config import Data, Network, Run, Training, load_study
 from widthwise.samples import Samples
+
+DEVICE = os.environ.get("WIDTHWISE_TEST_DEVICE", "cpu")  # where fleets are tested
 
 
 def samples(seed: int = 0, n: int = 200, reserve: int = 40, test: int = 100) -> Samples:

@@ -45,6 +45,7 @@ def test_every_member_moves_as_by_pytorchs_optimiser_at_its_own_rate_and_decay(m
     for step in range(4):
         descent.begin()
         losses(network, x).sum().backward()
+        descent.gather()
         descent.step(*told, step)
     for k, own in enumerate(plain):
         optimizer = PLAIN[optimiser](own, rates[k], decays[k])
@@ -87,6 +88,7 @@ def test_a_member_that_is_not_a_number_moves_no_other(optimiser):
         descent = descent_of(network, optimiser)
         descent.begin()
         losses(network, dict.fromkeys(dict(network.named_parameters()), 1.0)).sum().backward()
+        descent.gather()
         descent.step(torch.full((3,), 0.1).double(), 0.9, torch.full((3,), 0.1).double())
         found.append([p[[0, 2]].clone() for p in network.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from small import run, samples
+from small import DEVICE, run, samples
 from widthwise import fleet
 from widthwise.config import Network
 from widthwise.store import Store
@@ -27,7 +27,7 @@ def with_training(r, **changed):
 
 def test_a_store_keeps_initial_and_final_weights_snapshots_history_and_the_resolved_run(tmp_path):
     store, r = Store(tmp_path), run(epochs=8)
-    fleet.train_fleet([r], samples(), store)
+    fleet.train_fleet([r], samples(), store, device=DEVICE)
     entry = store.get("runs", r.key)
     assert {"initial.safetensors", "final.safetensors", "history.json"} < set(entry.files)
     assert entry.facts["network"]["kind"] == "mlp"
@@ -41,10 +41,12 @@ def test_a_store_keeps_initial_and_final_weights_snapshots_history_and_the_resol
 def test_a_networks_bits_are_the_same_however_the_work_was_cut(tmp_path):
     runs = [run(seed) for seed in range(5)]
     together, apart = Store(tmp_path / "a"), Store(tmp_path / "b")
-    fleet.train_fleet(runs, samples(), together)
-    fleet.train_fleet(runs[:2], samples(), apart)
-    fleet.train_fleet(runs[2:3], samples(), apart)  # a lone leftover, beside a companion that is thrown away
-    fleet.train_fleet(runs[3:], samples(), apart)
+    fleet.train_fleet(runs, samples(), together, device=DEVICE)
+    fleet.train_fleet(runs[:2], samples(), apart, device=DEVICE)
+    fleet.train_fleet(
+        runs[2:3], samples(), apart, device=DEVICE
+    )  # a lone leftover, beside a companion that is thrown away
+    fleet.train_fleet(runs[3:], samples(), apart, device=DEVICE)
     assert all(equal(final(together, r), final(apart, r)) for r in runs)
 
 
@@ -52,16 +54,16 @@ def test_a_networks_bits_are_the_same_however_the_work_was_cut(tmp_path):
 def test_an_interrupted_fleet_goes_on_inside_its_training_whatever_the_new_fleets(told, tmp_path):
     runs = [with_training(run(seed), **told) for seed in range(4)]
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "cut")
-    fleet.train_fleet(runs, samples(), whole)
+    fleet.train_fleet(runs, samples(), whole, device=DEVICE)
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
-        fleet.train_fleet(runs, samples(), store, stopping=lambda: next(calls) == 7)
+        fleet.train_fleet(runs, samples(), store, stopping=lambda: next(calls) == 7, device=DEVICE)
     found = fleet.checkpoints(store)
     assert {found[r.key].step for r in runs} == {7}
     seen = []
-    fleet.train_fleet(runs[1:3], samples(), store, progress=lambda step, steps: seen.append(step))
+    fleet.train_fleet(runs[1:3], samples(), store, progress=lambda step, steps: seen.append(step), device=DEVICE)
     assert seen[0] == 8
-    fleet.train_fleet(runs, samples(), store)
+    fleet.train_fleet(runs, samples(), store, device=DEVICE)
     assert all(equal(final(whole, r), final(store, r)) for r in runs)
 
 
@@ -69,9 +71,9 @@ def test_a_run_of_bfloat16_is_another_and_bitwise_the_same_however_cut(tmp_path)
     plain = run()
     half = [with_training(run(seed), precision="bfloat16") for seed in range(3)]
     together, apart = Store(tmp_path / "a"), Store(tmp_path / "b")
-    fleet.train_fleet([*half, plain], samples(), together)
+    fleet.train_fleet([*half, plain], samples(), together, device=DEVICE)
     for r in half:
-        fleet.train_fleet([r], samples(), apart)
+        fleet.train_fleet([r], samples(), apart, device=DEVICE)
     assert all(equal(final(together, r), final(apart, r)) for r in half)
     weights = final(together, half[0])[0]
     assert all(t.dtype == torch.float32 for t in weights.values())
@@ -106,10 +108,10 @@ def test_fleets_hold_equal_architectures_of_at_most_the_tables_size():
 
 def test_what_is_trained_is_not_trained_again(tmp_path):
     store, runs = Store(tmp_path), [run(0), run(1)]
-    fleet.train_fleet(runs[:1], samples(), store)
+    fleet.train_fleet(runs[:1], samples(), store, device=DEVICE)
     before = store.get("runs", runs[0].key).files
     seen = []
-    fleet.train_fleet(runs, samples(), store, progress=lambda step, steps: seen.append(step))
+    fleet.train_fleet(runs, samples(), store, progress=lambda step, steps: seen.append(step), device=DEVICE)
     assert store.get("runs", runs[0].key).files == before
     assert max(seen) == len(seen) == 15
 
@@ -118,11 +120,11 @@ def test_a_damaged_checkpoint_is_said_and_its_training_starts_again(tmp_path, ca
     store, r = Store(tmp_path), run()
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
-        fleet.train_fleet([r], samples(), store, stopping=lambda: next(calls) == 4)
+        fleet.train_fleet([r], samples(), store, stopping=lambda: next(calls) == 4, device=DEVICE)
     (path,) = tmp_path.glob("partial/*/checkpoint.safetensors")
     path.write_bytes(path.read_bytes()[:50])
     with caplog.at_level(logging.WARNING, "widthwise"):
-        fleet.train_fleet([r], samples(), store)
+        fleet.train_fleet([r], samples(), store, device=DEVICE)
     assert "damaged" in caplog.text
     assert store.get("runs", r.key) is not None
 
@@ -136,8 +138,8 @@ def test_a_grid_of_rates_and_decays_is_a_fleet(tmp_path):
     ]
     assert [len(group) for group in fleet.groups(grid)] == [8]
     store, alone = Store(tmp_path / "grid"), Store(tmp_path / "alone")
-    fleet.train_fleet(grid, samples(), store)
-    fleet.train_fleet(grid[2:3], samples(), alone)
+    fleet.train_fleet(grid, samples(), store, device=DEVICE)
+    fleet.train_fleet(grid[2:3], samples(), alone, device=DEVICE)
     assert equal(final(store, grid[2]), final(alone, grid[2]))
     assert len({final(store, r)[1][-1]["train_loss"] for r in grid}) == 8
 
@@ -146,8 +148,8 @@ def test_a_run_that_diverges_is_told_and_kept_as_one_and_the_others_are_as_witho
     wild = with_training(run(0), rate=1e30)
     store, without = Store(tmp_path / "a"), Store(tmp_path / "b")
     with caplog.at_level(logging.WARNING, "widthwise"):
-        fleet.train_fleet([wild, run(1), run(2)], samples(), store)
-    fleet.train_fleet([run(1), run(2)], samples(), without)
+        fleet.train_fleet([wild, run(1), run(2)], samples(), store, device=DEVICE)
+    fleet.train_fleet([run(1), run(2)], samples(), without, device=DEVICE)
     assert f"{wild.key} has diverged in epoch" in caplog.text
     assert store.get("runs", wild.key).facts["diverged"] is True
     assert store.get("runs", run(1).key).facts["diverged"] is False

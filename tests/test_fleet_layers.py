@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from small import DEVICE
 from widthwise import layers, seeds
-from widthwise.layers import BatchNorm2d, Conv2d, Dropout, Linear
+from widthwise.dropout import Dropout, give_streams
+from widthwise.layers import BatchNorm2d, Conv2d, Linear
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +49,7 @@ def images(seed, name, batch, channels, size, dtype=torch.float64):
 def assert_each_member_is(plain, layer, x, split):
     """Compare outputs, gradients, statistics and evaluation of every member with an ordinary layer."""
     before = [layers.unstack(layer.state_dict(), k) for k in range(layer.members)]
-    x.requires_grad_()
+    plain, layer, x = plain.to(DEVICE), layer.to(DEVICE), x.to(DEVICE).requires_grad_()
     y = layer(x)
     y.square().sum().backward()
     for k, state in enumerate(before):
@@ -100,8 +102,8 @@ def test_float32_gradients_of_small_1x1_convolutions_are_right(channels, stride,
 
 def trained(layer, x, place, g):
     """Return what a step leaves of one member: output, gradients, statistics."""
-    m = layer.members
-    x.requires_grad_()
+    m, g = layer.members, g.to(DEVICE)
+    layer, x = layer.to(DEVICE), x.to(DEVICE).requires_grad_()
     y = layer(x)
     y.backward(g.contiguous(memory_format=torch.channels_last) if g.ndim == 4 else g)
     split = (lambda t: t.chunk(m, 1)[place]) if x.ndim == 4 else (lambda t: t[place])
@@ -219,7 +221,7 @@ def test_initialisation_wants_one_stream_a_member():
 
 def test_dropout_keeps_a_share_and_the_mean(seed):
     layer = Dropout(0.25)
-    layers.give_streams(layer, [seeds.stream(seed, "mask")])
+    give_streams(layer, [seeds.stream(seed, "mask")])
     y = layer(torch.ones(1, 100, 200))
     assert y.unique().tolist() == pytest.approx([0, 1 / 0.75])
     assert abs((y == 0).float().mean() - 0.25) < 5 * (0.25 * 0.75 / 20_000) ** 0.5
@@ -231,7 +233,7 @@ def test_a_mask_is_its_members_alone_and_goes_on_from_call_to_call(seed):
         layer, x = Dropout(0.5), torch.ones(members, 8, 16)
         streams = [seeds.stream(seed, "other", k) for k in range(members)]
         streams[place] = seeds.stream(seed, "own")
-        layers.give_streams(nn.Sequential(layer), streams)
+        give_streams(nn.Sequential(layer), streams)
         masks.append(torch.stack([layer(x)[place], layer(x)[place]]))
     assert torch.equal(*masks)
     assert not torch.equal(*masks[0])

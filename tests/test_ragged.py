@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from widthwise.ragged import LANES, MULTIPLE, joined
+from small import DEVICE
+from widthwise.ragged import LANES, MULTIPLE, _spread, joined
 
 LENGTHS = (torch.tensor([3, 1, 9]), torch.tensor([2, 5]))
 
@@ -23,6 +24,21 @@ def test_padded_rows_are_the_tokens_with_a_mask_behind_them(rows):
         assert torch.equal(own[: len(row), :5], row.float())
         assert own[:, 5].tolist() == [1.0] * len(row) + [0.0] * (16 - len(row))
         assert not own[len(row) :].any()
+
+
+def test_rows_are_spread_all_at_once_as_one_by_one(rows):
+    ragged, plain = rows
+    tokens, lengths = torch.cat(plain), ragged.lengths
+    room = torch.zeros(5, 16, LANES)
+    _spread(tokens, torch.stack([lengths.cumsum(0) - lengths, lengths]), room)
+    assert torch.equal(room[..., :6], ragged.padded())
+
+
+def test_rows_on_a_device_are_those_rows(rows):
+    chosen = rows[0][torch.tensor([4, 0, 2])].to(DEVICE)
+    padded = chosen.index_select(0, torch.tensor([2, 0], device=DEVICE)).padded()
+    assert padded.device.type == DEVICE
+    assert torch.equal(padded.cpu(), rows[0][torch.tensor([2, 4])].padded())
 
 
 def test_every_token_begins_where_a_vector_does(rows):

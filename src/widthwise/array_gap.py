@@ -130,6 +130,7 @@ def span_gap(
     margin: float = 0.002,
     widths: int = 1,
     precision: str = "float64",
+    device: str | None = None,
     tell: Tell | None = None,
 ) -> SpanGap:
     """Return how much more of a wide network narrow ones together miss than another wide one does.
@@ -151,7 +152,7 @@ def span_gap(
         labels: (rows,) classes; `within_class` is then the gap with class means partialled out.
         margin: what counts as a gap, at the least; a tenth of the wide networks' own span error, if that is more.
         widths: how many narrow widths are looked at: a verdict's interval has the level 1 - 0.05 / widths.
-        precision: "float64" or "float32_chunks", see `span_error`.
+        precision: "float64" or "float32_chunks", see `span_error`; `device` too.
         tell: is told how far it is: "features" or "scores", what is done, all there is.
 
     Raises:
@@ -180,7 +181,7 @@ def span_gap(
     names = dict(zip(_nets(S, N, Fraction(d_narrow, d_wide)), sides, strict=True))
     nets, R = list(names), N // m
     gap = gaps.span_gap("span_gap", nets[:S], [nets[S + c * m : S + (c + 1) * m] for c in range(R)], nets[-1].width)
-    kept = {"precision": precision, "tell": _of_features(tell)}
+    kept = {"precision": precision, "device": device, "tell": _of_features(tell)}
     joints = _joints(
         sides, arrays.networks_tests(wide_test, narrow_test, sides), folds=folds, groups=groups, labels=labels, **kept
     )

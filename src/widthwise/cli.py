@@ -250,16 +250,10 @@ def _check(common: Common) -> None:
         raise UsageError(f"--jobs must be at least 1, not {common.jobs}.")
     if common.fleet is not None and common.fleet < 2:
         raise UsageError(f"--fleet must be at least 2, not {common.fleet}; leave it out to have it measured.")
-    if common.device == "cpu":
-        return
-    import torch
+    if common.device != "cpu":
+        from widthwise import devices
 
-    if not re.fullmatch(r"cuda(:\d+)?", common.device):
-        raise UsageError(f'--device must be cpu, cuda or a card such as cuda:1, not "{common.device}".')
-    card = int(common.device.partition(":")[2] or 0)
-    if card >= torch.cuda.device_count():
-        there = f"{torch.cuda.device_count()} cards" if torch.cuda.is_available() else "no card"
-        raise UsageError(f"--device {common.device}: torch {torch.__version__} sees {there}; cpu is the default.")
+        devices.named(common.device, "--device")
 
 
 def _store(common: Common) -> "Store":

@@ -58,7 +58,7 @@ class Concatenation:
         if self.rows is not None:
             rows = self.rows[rows]
         picked = [_picked(part, rows) for part in self.parts]
-        return picked[0] if len(picked) == 1 else torch.cat(picked, dim=1)
+        return picked[0] if len(picked) == 1 else torch.cat([part.to(picked[0].device) for part in picked], dim=1)
 
     def batches(self, size: int = CHUNK) -> Iterator[Shaped[Tensor, "batch columns"]]:
         """Yield the rows in order; an iterable's own batches are kept as they come."""
@@ -220,7 +220,7 @@ def matrix(batch: Any) -> Tensor:
     Raises:
         DataError: if it is no such matrix.
     """
-    tensor = batch.detach().cpu() if isinstance(batch, Tensor) else _from_numpy(batch)
+    tensor = batch.detach() if isinstance(batch, Tensor) else _from_numpy(batch)
     if tensor.ndim != 2:
         raise DataError(f"a batch of features must be a matrix (rows, columns), not of shape {tuple(tensor.shape)}.")
     if tensor.is_complex():

@@ -20,7 +20,7 @@ class Common:
     data: Path | None = None
     """Folder of data sets; otherwise the study file's data.root, or WIDTHWISE_DATA."""
     device: str = "cpu"
-    """Where networks train: cpu, cuda, cuda:1."""
+    """Where networks train and files of features are compared: cpu, cuda, cuda:1."""
     jobs: int | None = None
     """Processes that train at the same time; one for each core if left out."""
     fleet: int | None = None

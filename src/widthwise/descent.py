@@ -64,13 +64,17 @@ class Descent:
             weight.grad = None
 
     @torch.no_grad()
-    def step(
-        self, rate: Float[Tensor, " members"], momentum: float, decay: Float[Tensor, " members"], step: int = 0
-    ) -> None:
-        """Update every member by the gradients that the way back has left in the parameters; steps count from 0."""
+    def gather(self) -> None:
+        """Bring together the gradients that the way back has left in the parameters."""
         for part, weight in zip(self.parts, self.named.values(), strict=True):
             assert weight.grad is not None
             part.copy_(weight.grad)
+
+    @torch.no_grad()
+    def step(
+        self, rate: Float[Tensor, " members"], momentum: float, decay: Float[Tensor, " members"], step: int = 0
+    ) -> None:
+        """Update every member by the gradients that `gather` has brought together; steps count from 0."""
         if self.optimiser == "sgd":
             self._sgd(rate[:, None], momentum, decay[:, None])
         else:

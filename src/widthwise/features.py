@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from widthwise.config import Run
+from widthwise.devices import as_told
 from widthwise.errors import DataError, UsageError
 from widthwise.fleet import build, groups, initial_weights
 from widthwise.layers import stack
@@ -96,8 +97,9 @@ def load_network(store: Store, key: str) -> networks.Single:
 def _read(network: networks.Network, rows: Tensor | Ragged, samples: Samples) -> tuple[Tensor, Tensor]:
     """Return every member's features (members, rows, d) and logits (members, rows, classes)."""
     inputs = samples.inputs(rows)
-    features = network.features(inputs.expand(network.members, *inputs.shape))
-    return features, network.head(features)
+    with as_told():
+        features = network.features(inputs.expand(network.members, *inputs.shape))
+        return features, network.head(features)
 
 
 def _weights(store: Store, runs: Sequence[Run], snapshot: str, samples: Samples) -> list[dict[str, Tensor]]:

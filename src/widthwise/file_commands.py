@@ -58,8 +58,10 @@ def span(
         key: Name of the array in files that hold several.
         target_key: Name of the target's array, where it is another.
     """
-    from widthwise import arrays, files
+    from widthwise import arrays, devices, files
     from widthwise.measures.span_error import SpanError, between
+
+    devices.named(common.device, "--device")
 
     sides = files.sides(source, target, source_test, target_test, key, target_key)
     tests = {name: sides.pop(f"{name}_test", None) for name in ("source", "target")}
@@ -75,6 +77,7 @@ def span(
             nested=extrapolate,
             sources=None if both else ("source",),
             precision=precision,
+            device=common.device,
             tell=tell,
         )
         results = [
@@ -166,8 +169,10 @@ def gap(
         precision: "float64", or "float32_chunks", which is faster, for 3e-7 in an error; not for steep spectra.
         key: Name of the array in files that hold several.
     """
-    from widthwise import files
+    from widthwise import devices, files
     from widthwise.array_gap import span_gap
+
+    devices.named(common.device, "--device")
 
     sides = {"wide": wide, "narrow": narrow, "wide_test": wide_test, "narrow_test": narrow_test}
     read = files.fleets({name: given for name, given in sides.items() if given}, key)
@@ -183,6 +188,7 @@ def gap(
             margin=margin,
             widths=widths,
             precision=precision,
+            device=common.device,
             tell=tell,
         )
     facts = result.to_dict()

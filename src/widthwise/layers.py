@@ -42,18 +42,6 @@ def initialise(network: nn.Module, generators: Sequence[Generator]) -> None:
             layer.initialise(generators)
 
 
-def give_streams(network: nn.Module, generators: Sequence[Generator]) -> None:
-    """Let member k's dropout masks be drawn from `generators[k]`, in the order of the layers."""
-    for layer in network.modules():
-        if isinstance(layer, Dropout):
-            layer.generators = list(generators)
-
-
-def draws(network: nn.Module) -> bool:
-    """Return whether a network draws masks in training, so that it needs `give_streams`."""
-    return any(isinstance(layer, Dropout) and layer.p > 0 for layer in network.modules())
-
-
 def keep(network: nn.Module, places: Sequence[int]) -> None:
     """Let a fleet go on with some of its members only."""
     for module in network.modules():
@@ -347,33 +335,6 @@ class ReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the positive part; `x` may be overwritten."""
         return F.relu(x, inplace=not x._is_view())
-
-
-class Dropout(nn.Module):
-    """Dropout with a stream for every member, so that no mask depends on companions; identity in evaluation.
-
-    `generators` is set by `give_streams` before training. A mask is drawn in float32 on the CPU whatever the
-    dtype and device of `x`.
-    """
-
-    generators: list[Generator] | None
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.p = p
-        self.generators = None
-
-    def forward(self, x: Float[Tensor, "m batch ..."]) -> Float[Tensor, "m batch ..."]:
-        """Return x with a share p set to zero and the rest divided by 1 - p."""
-        if not self.training or self.p == 0:
-            return x
-        assert self.generators is not None, "dropout trains only after give_streams(network, generators)"
-        assert len(self.generators) == len(x), f"{len(self.generators)} streams, {len(x)} members"
-        keep = 1 - self.p
-        masks = torch.stack(
-            [torch.empty(x.shape[1:], dtype=torch.float32).bernoulli_(keep, generator=g) for g in self.generators]
-        )
-        return x * masks.to(x.device, x.dtype) / keep
 
 
 def _begin_alike(x: Tensor, weight: Tensor, bias: Tensor) -> bool:

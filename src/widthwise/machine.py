@@ -21,9 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from widthwise import family, fleet
 from widthwise.config import Run
 from widthwise.data.base import Endless
-from widthwise.layers import give_streams
+from widthwise.dropout import give_streams
 from widthwise.networks import base as networks
 from widthwise.ragged import Ragged, joined
+from widthwise.recorded import WARM
 from widthwise.samples import Samples
 from widthwise.seeds import stream
 from widthwise.training import Events, begin, train
@@ -89,12 +90,19 @@ def step_seconds(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device
 
 
 def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device: str) -> float:
-    samples = random_samples(runs[0], shape, batch * STEPS)
+    steps = STEPS + (WARM if device.startswith("cuda") else 0)
+    samples = random_samples(runs[0], shape, batch * steps)
     network = fleet.build(runs, samples, device)
-    once = {"epochs": 1, "batch_size": batch} | ({"fresh": STEPS} if runs[0].training.fresh else {})
+    once = {"epochs": 1, "batch_size": batch} | ({"fresh": steps} if runs[0].training.fresh else {})
     training = runs[0].training.model_copy(update=once)
     ends = [time.perf_counter()]
-    events = Events(progress=lambda step, steps: ends.append(time.perf_counter()))
+
+    def ended(step: int, steps: int) -> None:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize(device)
+        ends.append(time.perf_counter())
+
+    events = Events(progress=ended)
     with _one_thread():
         train(
             network,

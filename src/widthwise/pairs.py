@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from widthwise import seeds
+from widthwise import devices, seeds
 from widthwise.columns import CHUNK, Concatenation, concatenate, lockstep
 from widthwise.errors import DataError, UsageError
 from widthwise.linalg import intake, memory
@@ -190,6 +190,8 @@ class Joint:
         sources: names of the groups that will be sources; products are taken of their columns and the labels' with
             all, and n_eff is known of the other groups only. Left out, all groups are sources and targets.
         precision: of the moments, see `Moments`.
+        device: where sums and fits are made, such as "cuda"; that of the first group's rows if left out. What is said
+            of targets (support, errors, penalties) is on the CPU, and so are numbers of rows and columns.
         tell: is told of every pass over the rows: "features" (moments) or "scores", the rows done, all rows.
         collect: returns the moments of every cell, such as stored ones; left out, one pass over the rows does.
 
@@ -201,6 +203,7 @@ class Joint:
     labels: Int[Tensor, " rows"] | None = None
     sources: tuple[str, ...] | None = None
     precision: str = "float64"
+    device: str | torch.device | None = None
     tell: Tell = field(default=silent, repr=False)
     collect: "Callable[[Joint], list[Moments]] | None" = field(default=None, repr=False)
     kept: dict = field(default_factory=dict, repr=False)
@@ -253,7 +256,8 @@ class Joint:
         for given, start in self.batches():
             pieces = [intake.plain(piece) for piece in given]
             if not sums:
-                sums = self._empty(torch.cat([piece.mean(0, dtype=torch.float64) for piece in pieces]))
+                device = pieces[0].device if self.device is None else devices.named(self.device)
+                sums = self._empty(torch.cat([piece.mean(0, dtype=torch.float64).to(device) for piece in pieces]))
             cell = self.split.cell[start : start + len(pieces[0])]
             try:
                 if bool((cell != cell[0]).any()):
@@ -320,7 +324,7 @@ class Joint:
         varying = deviation[~constant]
         enough = torch.minimum(fit.effective_rows, score.effective_rows) >= SUPPORT_ROWS
         typical = float(varying.quantile(0.5)) if len(varying) else 0.0
-        return constant, ~constant & enough & (deviation > SUPPORT_DEVIATION * typical)
+        return constant.cpu(), (~constant & enough & (deviation > SUPPORT_DEVIATION * typical)).cpu()
 
     @property
     def _sources(self) -> int:
@@ -354,8 +358,8 @@ class Joint:
             shift[self.label_columns] = 0.0  # Classes' sums are read off as they are.
         crossed = self._source_width + self.classes
         powered = 0 if self.sources is None else crossed
-        memory.check(crossed, len(shift), self.split.cells)
-        kind = {"crossed": crossed, "powered": powered, "precision": self.precision}
+        memory.check(crossed, len(shift), self.split.cells, shift.device)
+        kind = {"crossed": crossed, "powered": powered, "precision": self.precision, "device": shift.device}
         return [Moments(len(shift), shift, **kind) for _ in range(self.split.cells)]
 
 
@@ -386,4 +390,4 @@ class Pair:
 
     def rows_of(self, names: Sequence[str]) -> Float[Tensor, "rows columns"]:
         """Return some groups' values on all rows of the split, in memory."""
-        return torch.cat(list(concatenate(*(self.joint.groups[n] for n in names)).batches()))
+        return torch.cat(list(concatenate(*(self.joint.groups[n] for n in names)).batches())).cpu()

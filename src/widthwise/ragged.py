@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from widthwise.devices import moved
+
 MULTIPLE = 8  # rows are padded to a multiple of so many tokens: then every matrix begins where a vector does
 LANES = 16  # float32 numbers of a vector: what every token's numbers take a multiple of
 
@@ -26,7 +28,6 @@ class Ragged:
 
     parts: tuple[Float[Tensor, "tokens hidden"], ...]
     place: Int[Tensor, "3 rows"]
-    device: str = "cpu"
 
     def __len__(self) -> int:
         return self.place.shape[1]
@@ -41,8 +42,14 @@ class Ragged:
         return self[rows]
 
     def to(self, device: torch.device | str) -> "Ragged":
-        """Return rows that are padded for a device; they stay where they are until then."""
-        return replace(self, device=str(device))
+        """Return the rows on a device: on a card as one tensor; to the processor none is copied, they are there."""
+        device = torch.device(device)
+        if self.parts[0].device.type == device.type:
+            return self
+        tokens = self.parts[0].new_empty(int(self.lengths.sum()), self.parts[0].shape[1])
+        for own, (part, start, length) in zip(tokens.split(self.lengths.tolist()), self.place.T.tolist(), strict=True):
+            own.copy_(self.parts[part][start : start + length])
+        return joined([(moved(tokens, device), self.lengths)])
 
     @property
     def lengths(self) -> Int[Tensor, " rows"]:
@@ -56,11 +63,25 @@ class Ragged:
         """
         longest = max(longest, int(self.lengths.max()), 1)
         tokens, hidden = -(-longest // MULTIPLE) * MULTIPLE, self.parts[0].shape[1]
-        room = torch.zeros(len(self), tokens, -(-(hidden + 1) // LANES) * LANES)
-        for row, (part, start, length) in zip(room, self.place.T.tolist(), strict=True):
-            row[:length, :hidden] = self.parts[part][start : start + length]
-            row[:length, hidden] = 1.0
-        return room.to(self.device)[..., : hidden + 1]
+        room = torch.zeros(len(self), tokens, -(-(hidden + 1) // LANES) * LANES, device=self.parts[0].device)
+        if room.is_cuda:
+            _spread(self.parts[0], moved(self.place[1:], room.device), room)
+        else:
+            for row, (part, start, length) in zip(room, self.place.T.tolist(), strict=True):
+                row[:length, :hidden] = self.parts[part][start : start + length]
+                row[:length, hidden] = 1.0
+        return room[..., : hidden + 1]
+
+
+def _spread(
+    tokens: Float[Tensor, "all hidden"], place: Int[Tensor, "2 rows"], room: Float[Tensor, "rows tokens _"]
+) -> None:
+    """Write rows that begin at a token and have a number of them into room that is zero, all at once."""
+    (start, length), hidden = place[:, :, None], tokens.shape[1]
+    at = torch.arange(room.shape[1], device=room.device)
+    real = at < length  # (rows, tokens)
+    room[..., :hidden] = torch.where(real[..., None], tokens[torch.where(real, start + at, 0)], 0)
+    room[..., hidden] = real
 
 
 def joined(parts: Sequence[tuple[Float[Tensor, "tokens hidden"], Int[Tensor, " rows"]]]) -> Ragged:

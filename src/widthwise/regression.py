@@ -198,7 +198,9 @@ class Regression:
         known = [certificate for certificate in each if certificate is not None]
         if not known:
             return None
-        residual, excess = (torch.stack([getattr(c, name) for c in known]).amax(0) for name in ("residual", "excess"))
+        residual, excess = (
+            torch.stack([getattr(c, name) for c in known]).amax(0).cpu() for name in ("residual", "excess")
+        )
         return krylov.Certificate(residual, excess / self._variance(targets))
 
     def rounding(self, targets: Int[Tensor, " chosen"], choice: Choice) -> Float[Tensor, " chosen"] | None:
@@ -208,7 +210,7 @@ class Regression:
         """
         each = [f.rounding(self._nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
         known = [moved for moved in each if moved is not None]
-        return torch.stack(known).amax(0) / self._variance(targets) if known else None
+        return torch.stack(known).amax(0).cpu() / self._variance(targets) if known else None
 
     def maps(
         self, targets: Int[Tensor, " chosen"], choice: Choice
@@ -256,7 +258,7 @@ class Regression:
         own = centring.strata(moments, self._labels)
         squares = centring.squares_about(moments, own, own.means, self._target)
         varies = centring.varying(moments, squares, self._target, self._labels)
-        return own, torch.where(varies, squares, 0.0)
+        return own, torch.where(varies, squares, 0.0).cpu()
 
     def _held_out(self, k: int, penalties: int) -> ridge.HeldOut:
         moments = self._moments(self.joint.split.parts[k].score)
@@ -269,8 +271,8 @@ class Regression:
         means: dict[int, Tensor] = {}
         for own in self.joint.split.by_fit(self.size).values():
             held = [self._held_out(k, len(self.penalties)) for k in own]  # of one fit at a time: they are large
-            errors.update(zip(own, ridge.errors(held, self.penalties), strict=True))
-            means.update((k, part.squares) for k, part in zip(own, held, strict=True))
+            errors.update(zip(own, ridge.errors(held, self.penalties).cpu(), strict=True))
+            means.update((k, part.squares.cpu()) for k, part in zip(own, held, strict=True))
         if self.size != "fit":
             del self.fits  # Of nested fits only the errors are asked for.
         curves, at_infinity = (torch.stack([found[k] for k in sorted(found)]) for found in (errors, means))
@@ -299,7 +301,7 @@ class Regression:
     def _choose(self, targets: Int[Tensor, " chosen"]) -> Choice:
         def exactly(k: int, penalty: float) -> Tensor:
             at = self._held_out(k, 1).errors(torch.tensor([penalty], dtype=torch.float64))[0]
-            return (at / self._scale)[targets]
+            return (at.cpu() / self._scale)[targets]
 
         curves, means = self._curves[0][:, :, targets], self._curves[1][:, targets]
         return choose(curves, means, self.squares[targets], self.penalties, self.options, exactly)
@@ -330,20 +332,20 @@ def block_sums(
     part_of = torch.full((split.cells,), -1)
     for k, part in enumerate(split.parts):
         part_of[list(part.score)] = k
-    errors = torch.zeros(split.blocks, len(chosen), dtype=torch.float64)
+    errors = torch.zeros(split.blocks, len(chosen), dtype=torch.float64, device=means.device)
     totals = torch.zeros_like(errors)
     for pieces, start in _scored_rows(joint, {*source, *target}):
         number = torch.arange(start, start + len(pieces[source[0]]))
         part = part_of[split.cell[number]]
         for k, (W, centre) in enumerate(maps):
             own = (part == k).nonzero()[:, 0]
-            block = split.block[number[own]]
+            block = split.block[number[own]].to(errors.device)
             stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[number[own]]
             X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
             Y = Y[:, chosen]
             totals.index_add_(0, block, (Y - means[stratum]).square_())
             errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
-    return errors, totals
+    return errors.cpu(), totals.cpu()
 
 
 def _scored_rows(joint: Joint, wanted: set[str]) -> Iterator[tuple[dict[str, Tensor], int]]:
@@ -360,5 +362,5 @@ def _shifted(
     """Return some rows of groups side by side, about the moments' shift."""
     shift = joint.cells[0].shift
     assert shift is not None
-    shifted = [pieces[name][rows] - shift[joint.columns[name]] for name in names]
+    shifted = [pieces[name][rows].to(shift.device) - shift[joint.columns[name]] for name in names]
     return shifted[0] if len(shifted) == 1 else torch.cat(shifted, 1)

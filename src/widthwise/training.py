@@ -14,10 +14,13 @@ from widthwise import seeds
 from widthwise.config import Training
 from widthwise.data.base import crop_and_flip
 from widthwise.descent import Descent, Optimiser, at_rest
+from widthwise.devices import as_told, moved
+from widthwise.dropout import draws, give_streams
 from widthwise.errors import UsageError
-from widthwise.layers import draws, give_streams, keep, unstack
+from widthwise.layers import keep, unstack
 from widthwise.networks.base import Network
 from widthwise.ragged import Ragged
+from widthwise.recorded import Recorded
 from widthwise.samples import Samples
 
 SNAPSHOTS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # training accuracies
@@ -125,7 +128,8 @@ def train(
         Interrupted: if `events.stopping()`; the state has been saved.
     """
     trainings = [training] * network.members if isinstance(training, Training) else training
-    return (loop or Loop)(network, member_seeds, samples, trainings, state, events, autocast).run()
+    with as_told():
+        return (loop or Loop)(network, member_seeds, samples, trainings, state, events, autocast).run()
 
 
 class Loop:
@@ -174,9 +178,9 @@ class Loop:
         """Yield the row numbers of what is left of an epoch, each member's in its own order or all in one."""
         epoch, done = divmod(self.state.step, self.per_epoch)
         streams = self.streams("order", epoch)
-        order = torch.stack([torch.randperm(len(self.rows), generator=g) for g in streams])
+        order = moved(torch.stack([torch.randperm(len(self.rows), generator=g) for g in streams]), self.device)
         for k in range(done, self.per_epoch):
-            yield order[:, k * self.batch_size : (k + 1) * self.batch_size].to(self.device)
+            yield order[:, k * self.batch_size : (k + 1) * self.batch_size]
 
     def streams(self, name: str, number: int) -> list[torch.Generator]:
         """Return the streams of samples: one for each member, or a single one for all."""
@@ -192,17 +196,26 @@ class Loop:
         if self.draws:
             own = [self.member_seeds[k] for k in self.places]
             give_streams(self.network, [seeds.stream(seed, "dropout", self.state.step) for seed in own])
+        loss, hits = self.learn(inputs.expand(len(self.places), *inputs.shape[1:]), targets)
+        rates = [rate_at(self.trainings[k], self.state.step, self.steps) for k in self.places]
+        rate = moved(torch.tensor(rates, dtype=self.decay.dtype), self.device)
+        self.descent.step(rate, self.training.momentum, self.decay, self.state.step)
+        self.loss += loss
+        self.hits += hits
+        self.state.step += 1
+
+    def there_and_back(
+        self, inputs: Float[Tensor, "members batch ..."], targets: Int[Tensor, "members batch"]
+    ) -> tuple[Float[Tensor, " members"], Int[Tensor, " members"]]:
+        """Leave every member's gradient to the descent; return losses and how many samples each has right."""
         half = self.autocast or torch.bfloat16
         with torch.autocast(self.device.type, dtype=half, enabled=self.autocast is not None):
-            logits = self.network(inputs.expand(len(self.places), *inputs.shape[1:]))  # (members, batch, classes)
+            logits = self.network(inputs)  # (members, batch, classes)
         loss = _loss(logits, targets)  # (members,)
         self.descent.begin()
         loss.sum().backward()  # Each member's gradient is that of its own mean loss.
-        rates = [rate_at(self.trainings[k], self.state.step, self.steps) for k in self.places]
-        self.descent.step(self.decay.new_tensor(rates), self.training.momentum, self.decay, self.state.step)
-        self.loss += loss.detach()
-        self.hits += (logits.detach().argmax(2) == targets).sum(1)
-        self.state.step += 1
+        self.descent.gather()
+        return loss.detach(), (logits.detach().argmax(2) == targets).sum(1)
 
     def inputs(self, batch: Int[Tensor, "members batch"]) -> Float[Tensor, "members batch ..."]:
         """Return every member's samples, cropped and flipped from its own stream of the step; or one for all."""
@@ -218,6 +231,7 @@ class Loop:
     def gather(self, momentum: Mapping[str, Tensor]) -> None:
         """Lay the fleet's parameters out for the descent; `momentum` is that of its members."""
         self.descent = Descent(self.network, momentum, self.training.optimiser)
+        self.learn = Recorded(self.there_and_back, self.network)
         self.draws = draws(self.network)
         self.decay = self.descent.weights.new_tensor([self.trainings[k].weight_decay for k in self.places])
         self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))

@@ -9,10 +9,12 @@ from widthwise.errors import UsageError
 from widthwise.linalg import memory
 from widthwise.pairs import Joint, held_out
 
+CPU = torch.device("cpu")
+
 
 def test_moments_of_few_features_fit():
-    memory.check(1000, 1500, 15)
-    memory.check(0, 0, 1)
+    memory.check(1000, 1500, 15, CPU)
+    memory.check(0, 0, 1, CPU)
 
 
 def test_this_machine_has_some_memory():
@@ -21,9 +23,9 @@ def test_this_machine_has_some_memory():
 
 def test_moments_that_do_not_fit_are_refused_with_what_takes_less(monkeypatch):
     monkeypatch.setattr(memory, "physical", lambda: 16e9)
-    memory.check(16_384, 16_896, 3)  # 4 half squares of 1.1 GB, and products with the targets
+    memory.check(16_384, 16_896, 3, CPU)  # 4 half squares of 1.1 GB, and products with the targets
     with pytest.raises(UsageError, match=r'32768 features in 3 parts, and a fit of them, take 17\.7 GB.*split="test"'):
-        memory.check(32_768, 33_280, 3)
+        memory.check(32_768, 33_280, 3, CPU)
 
 
 def test_a_joint_asks_before_it_makes_them(monkeypatch):

@@ -5,7 +5,8 @@ from fractions import Fraction
 import torch
 from torch.nn import functional as F
 
-from widthwise import layers, seeds
+from small import DEVICE
+from widthwise import dropout, layers, seeds
 from widthwise.networks import base
 
 
@@ -13,15 +14,16 @@ def fleet(kind, shape, scale, member_seeds, dtype=torch.float32, **options):
     """Return a fleet of one member a seed, its weights and dropout streams drawn."""
     network = base.build(kind, shape, 10, Fraction(scale), len(member_seeds), **options)
     layers.initialise(network, [seeds.stream(s, "init") for s in member_seeds])
-    layers.give_streams(network, [seeds.stream(s, "dropout") for s in member_seeds])
-    return network.to(dtype)
+    dropout.give_streams(network, [seeds.stream(s, "dropout") for s in member_seeds])
+    return network.to(DEVICE, dtype)
 
 
 def samples(shape, member_seeds, dtype=torch.float32, batch=4):
     """Return every member's own inputs (m, batch, ...) and labels (m, batch)."""
     streams = [seeds.stream(s, "samples") for s in member_seeds]
     inputs = torch.stack([torch.randn(batch, *shape, generator=g) for g in streams])
-    return inputs.to(dtype), torch.stack([torch.randint(10, (batch,), generator=g) for g in streams])
+    labels = torch.stack([torch.randint(10, (batch,), generator=g) for g in streams])
+    return inputs.to(DEVICE, dtype), labels.to(DEVICE)
 
 
 def learn(network, inputs, labels):
@@ -40,7 +42,7 @@ def assert_equals_plain_modules(network, plain, inputs, labels):
 
 
 def _assert_equals(network, plain, inputs, labels):
-    states = network.state_dict()
+    plain, states = plain.to(DEVICE), network.state_dict()
     before = [layers.unstack(states, k) for k in range(network.members)]
     learn(network, inputs, labels)
     network.eval()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fleets import fleet, learn, samples
 
+from small import DEVICE
 from widthwise import family, layers
 from widthwise.errors import UsageError
 from widthwise.networks import base
@@ -184,7 +185,7 @@ def test_bfloat16_autocast_is_the_same_network_to_bfloat16(kind, seed):
     network = fleet(kind, shape, scale, [seed, seed + 1]).eval()
     inputs, labels = samples(shape, [seed, seed + 1])
     exact = network(inputs)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
         rounded = network(inputs)
         assert rounded.dtype == torch.bfloat16
         learn(network.train(), inputs, labels)

@@ -10,6 +10,7 @@ from fleets import fleet, samples
 from reference import PlainPerceptron, PlainResNet18, PlainVGG16
 from torch.nn import functional as F
 
+from small import DEVICE
 from widthwise import layers, seeds
 from widthwise.data import digits
 from widthwise.data.base import normalise
@@ -31,7 +32,7 @@ def test_a_member_follows_the_path_of_the_plain_module(kind, members, steps, rat
     shape, scale, options, make = CASES[kind]
     member_seeds = range(seed, seed + members)
     network = fleet(kind, shape, scale, member_seeds, torch.float64, **options).train()
-    plain = [make().double() for _ in member_seeds]
+    plain = [make().to(DEVICE, torch.float64) for _ in member_seeds]
     for k, module in enumerate(plain):
         module.load_state_dict(layers.unstack(network.state_dict(), k))
     inputs, labels = samples(shape, member_seeds, torch.float64, batch=8 * steps)
@@ -53,12 +54,13 @@ def test_a_member_follows_the_path_of_the_plain_module(kind, members, steps, rat
 
 def descend(network, batches, rate, decay=5e-4):
     """Train a fleet on batches (m, batch, ...)."""
-    members, dtype = network.members, next(network.parameters()).dtype
-    rates, decays = (torch.full((members,), value, dtype=dtype) for value in (rate, decay))
+    some = next(network.parameters())
+    rates, decays = (some.new_full((network.members,), value) for value in (rate, decay))
     descent = Descent(network, at_rest(network))
     for x, y in batches:
         descent.begin()
         F.cross_entropy(network(x).flatten(0, 1), y.flatten(), reduction="sum").div(y.shape[1]).backward()
+        descent.gather()
         descent.step(rates, 0.9, decays)
 
 

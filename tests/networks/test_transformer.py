@@ -7,7 +7,7 @@ import torch
 from fleets import assert_equals_plain_modules, fleet, samples
 from reference import PlainTransformer
 
-from widthwise import layers, seeds
+from widthwise import dropout, seeds
 from widthwise.errors import UsageError
 from widthwise.networks import base, transformer
 from widthwise.networks.base import count_matching
@@ -61,7 +61,7 @@ def test_dropout_draws_from_each_members_own_stream(seed):
         return fleet("transformer", (8, 13), "1/8", member_seeds, dropout=0.5).features(x[-len(member_seeds) :])
 
     network = fleet("transformer", (8, 13), "1/8", [seed, seed + 1], dropout=0.5)
-    assert layers.draws(network)
+    assert dropout.draws(network)
     assert torch.equal(features(seed, seed + 1)[1], features(seed + 2, seed + 1)[1])
     assert torch.equal(features(seed), features(seed))  # alone, over real tokens only: in other places, by other draws
     assert not torch.allclose(network.features(x), network.eval().features(x))

@@ -7,7 +7,7 @@ import torch
 from fleets import assert_equals_plain_modules, fleet, samples
 from reference import PlainVGG16
 
-from widthwise import layers, seeds
+from widthwise import dropout, seeds
 from widthwise.errors import UsageError
 from widthwise.networks import base, vgg16
 
@@ -44,7 +44,7 @@ def test_masks_of_a_member_are_its_own_streams(seed):
     for member_seeds in ([seed, seed + 1], [seed + 2, seed + 3, seed]):
         network = fleet("vgg16", SHAPE, "1/16", member_seeds, dropout=0.5)
         streams = [seeds.stream(s, "masks") for s in member_seeds]
-        layers.give_streams(network, streams)
+        dropout.give_streams(network, streams)
         logits.append(network.train()(samples(SHAPE, member_seeds)[0])[member_seeds.index(seed)])
     assert torch.equal(*logits)
 

@@ -23,7 +23,7 @@ Where samples are signs and noise that can be drawn without end, it has the func
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +32,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from widthwise.devices import moved
 from widthwise.errors import DataError
 
 
@@ -117,12 +118,12 @@ def crop_and_flip(
     batch, channels, h, w = images.shape
     generators = [generators] if isinstance(generators, Generator) else generators
     drawn = [_offsets(batch // len(generators), padding, generator) for generator in generators]
-    down, right, flip = torch.cat(drawn, 1)[..., None]  # (batch, 1) each
-    rows = down + torch.arange(h)  # (batch, h)
-    columns = right + torch.arange(w)  # (batch, w)
+    down, right, flip = moved(torch.cat(drawn, 1), images.device)[..., None]  # (batch, 1) each
+    rows = down + torch.arange(h, device=images.device)  # (batch, h)
+    columns = right + torch.arange(w, device=images.device)  # (batch, w)
     columns = torch.where(flip.bool(), columns.flip(1), columns)
     pixels = rows[:, :, None] * (w + 2 * padding) + columns[:, None, :]  # (batch, h, w), in the padded image
-    pixels = pixels.view(batch, 1, -1).expand(-1, channels, -1).to(images.device)
+    pixels = pixels.view(batch, 1, -1).expand(-1, channels, -1)
     return F.pad(images, (padding,) * 4).flatten(2).gather(2, pixels).view(images.shape)
 
 
@@ -135,8 +136,17 @@ def normalise(
     images: UInt8[Tensor, "*batch channels h w"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "*batch channels h w"]:
     """Return float32 inputs (images / 255 - mean) / std, channel by channel."""
-    centre, spread = (255 * torch.tensor(x, device=images.device)[:, None, None] for x in (mean, std))
+    centre, spread = _levels(tuple(mean), tuple(std), images.device)
     return images.float().sub_(centre).div_(spread)
+
+
+@cache
+def _levels(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
+    """Return means and deviations as bytes have them, where they are needed again and again."""
+    centre, spread = (255 * torch.tensor(x, device=device)[:, None, None] for x in (mean, std))
+    return centre, spread
 
 
 def _validate_part(name: str, samples: Tensor, labels: Tensor, classes: int, kinds: Sequence[torch.dtype]) -> None:

@@ -2,26 +2,31 @@
 
 import os
 
+import torch
+
 from widthwise.errors import UsageError
 
 BYTES = 8
 
 
-def check(crossed: int, columns: int, cells: int) -> None:
-    """Refuse second moments that this machine cannot hold: those of every cell, and as much again for a fit.
+def check(crossed: int, columns: int, cells: int, device: torch.device) -> None:
+    """Refuse second moments that this machine, or card, cannot hold: those of every cell, and as much again for a fit.
 
     Args:
         crossed: columns of which products are taken, with all.
+        device: whose memory holds them.
 
     Raises:
         UsageError: saying how much they take and what takes less.
     """
     needed = BYTES * (cells + 1) * crossed * (columns - crossed / 2)
-    if needed > physical():
+    holder = "machine" if device.type == "cpu" else "card"
+    there = physical() if device.type == "cpu" else float(torch.cuda.mem_get_info(device)[1])
+    if needed > there:
         raise UsageError(
             f"second moments of {crossed} features in {cells} parts, and a fit of them, take {needed / 1e9:.1f} GB; "
-            f'this machine has {physical() / 1e9:.1f} GB. Give fewer features, fewer folds or split="test", or use a '
-            "machine with more memory."
+            f'this {holder} has {there / 1e9:.1f} GB. Give fewer features, fewer folds or split="test", or use a '
+            f"{holder} with more memory."
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from widthwise import devices
 from widthwise.errors import DataError, UsageError
 from widthwise.linalg import half_square, intake
 
@@ -93,7 +94,7 @@ class Moments:
         added, start = len(pieces[0]) if rows is None else len(rows), 0
         if added == 0:
             return
-        pieces = tuple(intake.plain(piece.to(self.device)) for piece in pieces)
+        pieces = tuple(intake.plain(devices.moved(piece, self.device)) for piece in pieces)
         rows = None if rows is None else rows.to(self.device, torch.int64).contiguous()
         low, high = map(torch.cat, zip(*(intake.extremes(piece, rows) for piece in pieces), strict=True))
         if bool(low.isnan().any()):
@@ -381,13 +382,8 @@ def _rounding(exact: Float[Tensor, "columns rows"], short: Float[Tensor, "column
 @contextmanager
 def _float32_products(device: str) -> Iterator[None]:
     """Multiply in float32 whatever the caller allows: no TF32, no bfloat16, no autocast."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with devices.as_told(), torch.autocast(device, enabled=False):
+        yield
 
 
 def check_finite(rows: Float[Tensor, "rows columns"], chosen: Int[Tensor, " chosen"] | None = None) -> None:

@@ -128,8 +128,8 @@ def fit(
     """
     own = strata(moments, labels)
     squares = squares_about(moments, own, own.means, source)
-    live = varying(moments, squares, source, labels).nonzero()[:, 0]
-    live = live[squares[live].argsort(descending=True, stable=True)]
+    live = varying(moments, squares, source, labels).cpu().nonzero()[:, 0]
+    live = live[squares[live].argsort(descending=True, stable=True).cpu()]
     factors = standard_factors(squares[live]) if standardize else torch.ones_like(squares[live])
 
     def second() -> Float[Tensor, "live live"]:

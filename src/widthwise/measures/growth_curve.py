@@ -98,6 +98,7 @@ def growth_curve(
     leave_out: bool | None = None,
     penalties: Any = None,
     precision: str = "float64",
+    device: str | None = None,
 ) -> GrowthCurve:
     """Return the span error of the first 1, 2, ... networks together, from their features.
 
@@ -106,7 +107,8 @@ def growth_curve(
     Args:
         networks: features (rows, d) of each network, on the same rows, in the order in which they are added.
         target: (rows, t) what is explained.
-        split, folds, groups, precision: as in `span_error`; with split="test", `networks_test` and `target_test`.
+        split, folds, groups, precision, device: as in `span_error`; with split="test", `networks_test` and
+            `target_test`.
         orders: orders of the networks to average over, the given one first.
         leave_out: leave every network, or one of 16 groups of them, out in turn, for intervals over networks; by
             default where there are at most 2,048 source features.
@@ -137,6 +139,7 @@ def growth_curve(
         groups=groups,
         sources=tuple(names),
         precision=precision,
+        device=device,
     )
     pair = Pair(joint, tuple(names), ("target",))
     score = measure(pair, orders=orders, leave_out=leave_out, penalties=given(penalties))
@@ -233,7 +236,7 @@ def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...], *, 
     def moments(cells: tuple[int, ...]) -> Moments:
         return joint.moments(cells, chosen, crossed=p)
 
-    scale = joint.moments(joint.split.score_cells, target, crossed=0).centred_squares
+    scale = joint.moments(joint.split.score_cells, target, crossed=0).centred_squares.cpu()
     curves: dict[int, Tensor] = {}
     means: dict[int, Tensor] = {}
     weights: dict[int, tuple[Tensor, list[Tensor]]] = {}
@@ -242,9 +245,9 @@ def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...], *, 
         scored = [nested.scored(fit, moments(joint.split.parts[k].score), source, targets) for k in own]
         kept: list[Tensor] = []
         found_errors = nested.errors(fit, scored, edges, grid, kept if row_blocks else None)
-        curves.update(zip(own, found_errors, strict=True))
+        curves.update(zip(own, found_errors.cpu(), strict=True))
         weights.update((k, (fit.means, kept)) for k in own)
-        means.update((k, part.squares) for k, part in zip(own, scored, strict=True))
+        means.update((k, part.squares.cpu()) for k, part in zip(own, scored, strict=True))
     parts = range(len(joint.split.parts))
     divisor = torch.where(scale > 0, scale, 1.0)
     errors = torch.stack([curves[k] for k in parts]) / divisor  # (parts, sizes, penalties, targets)

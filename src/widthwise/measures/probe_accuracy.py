@@ -340,7 +340,7 @@ def _check_labels(groups: dict[str, Tensor], classes: int) -> None:
 
 
 def _rows(name: str, features: Any) -> Float[Tensor, "rows columns"]:
-    rows = torch.cat(list(reader(features).batches()))
+    rows = torch.cat(list(reader(features).batches())).cpu()
     if not rows.is_floating_point():
         rows = rows.to(torch.float32)
     bad = (~rows.isfinite()).nonzero()

@@ -140,6 +140,7 @@ def span_error(
     extrapolate: bool = False,
     row_interval: bool = True,
     precision: str = "float64",
+    device: str | None = None,
 ) -> SpanError:
     """Return how badly `source` spans `target`: held-out 1 - R^2 of every target feature regressed on it.
 
@@ -165,6 +166,7 @@ def span_error(
             3e-7 in a feature's error (3e-6, relatively, of one of 0.1). Not for a source with directions below
             1e-3 of its largest in deviation: at small penalties their errors are then wrong. `rounding` of the result
             says how far they may be off; above 1e-4 there is a warning.
+        device: where it is computed, such as "cuda"; if left out, where the source's rows are.
 
     Raises:
         UsageError: for options that cannot be.
@@ -186,6 +188,7 @@ def span_error(
         nested=extrapolate,
         sources=("source",),
         precision=precision,
+        device=device,
     )
     options = {"penalties": penalties, "interpolate": interpolate, "per_target": per_target}
     options |= {"standardize": standardize, "extrapolate": extrapolate, "row_interval": row_interval}

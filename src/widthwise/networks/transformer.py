@@ -11,8 +11,9 @@ from fractions import Fraction
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from widthwise.dropout import Dropout
 from widthwise.errors import UsageError
-from widthwise.layers import Attention, Dropout, LayerNorm, Linear, ReLU, Texts
+from widthwise.layers import Attention, LayerNorm, Linear, ReLU, Texts
 from widthwise.networks.base import Network, scaled
 
 VERSION = 1

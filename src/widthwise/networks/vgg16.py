@@ -9,8 +9,9 @@ from fractions import Fraction
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from widthwise.dropout import Dropout
 from widthwise.errors import UsageError
-from widthwise.layers import BatchNorm2d, Conv2d, Dropout, Linear, MaxPool2d, ReLU, by_member, side_by_side
+from widthwise.layers import BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU, by_member, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
