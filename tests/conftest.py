@@ -43,6 +43,18 @@ def no_measurement_is_kept(tmp_path_factory, monkeypatch):
     monkeypatch.setattr("widthwise.calibration.cache_folder", lambda: folder)
 
 
+@pytest.fixture(autouse=True)
+def a_card_computes_as_in_training():
+    """Let float32 be float32 there, and the same kernels be taken every time."""
+    if os.environ.get("WIDTHWISE_TEST_DEVICE", "cpu") == "cpu":
+        yield
+        return
+    from widthwise import devices
+
+    with devices.as_told():
+        yield
+
+
 @pytest.fixture
 def data_root() -> Callable[[str], Path]:
     """Return the folder of data sets that holds the one asked for, or skip: `data_root("cifar10")`."""

@@ -3,12 +3,15 @@
 import os
 from fractions import Fraction
 
+import pytest
 import torch
 
 from widthwise.config import Data, Network, Run, Training, load_study
 from widthwise.samples import Samples
 
 DEVICE = os.environ.get("WIDTHWISE_TEST_DEVICE", "cpu")  # where fleets are tested
+
+on_a_processor = pytest.mark.skipif(DEVICE != "cpu", reason="on a card a member's bits depend on the fleet's size")
 
 
 def samples(seed: int = 0, n: int = 200, reserve: int = 40, test: int = 100) -> Samples:

@@ -72,6 +72,8 @@ def test_a_fit_on_a_card_is_the_processors(name, precision, random, monkeypatch)
         assert fit.weights(each, torch.arange(8)).device.type == torch.device(device).type
         found.append([part.errors(PENALTIES), fit.degrees(PENALTIES), part.squares])
         found[-1] += [fitted.second, fitted.effective_rows]
+        if name == "Krylov":
+            found[-1].pop(1)  # degrees are estimated there, and rounding moves the estimate
         predicted = held.to(device)[:, :p] @ fit.weights(each, torch.arange(8))
         found[-1].append(predicted)
         if precision != "float64":

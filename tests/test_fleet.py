@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from small import DEVICE, run, samples
+from small import DEVICE, on_a_processor, run, samples
 from widthwise import fleet
 from widthwise.config import Network
 from widthwise.store import Store
@@ -38,6 +38,7 @@ def test_a_store_keeps_initial_and_final_weights_snapshots_history_and_the_resol
     assert not list((tmp_path / "partial").iterdir())
 
 
+@on_a_processor
 def test_a_networks_bits_are_the_same_however_the_work_was_cut(tmp_path):
     runs = [run(seed) for seed in range(5)]
     together, apart = Store(tmp_path / "a"), Store(tmp_path / "b")
@@ -67,6 +68,7 @@ def test_an_interrupted_fleet_goes_on_inside_its_training_whatever_the_new_fleet
     assert all(equal(final(whole, r), final(store, r)) for r in runs)
 
 
+@on_a_processor
 def test_a_run_of_bfloat16_is_another_and_bitwise_the_same_however_cut(tmp_path):
     plain = run()
     half = [with_training(run(seed), precision="bfloat16") for seed in range(3)]

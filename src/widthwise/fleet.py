@@ -54,17 +54,17 @@ class Form:
 
 ALONE = Form("alone", 1)
 
-# (narrowest hidden width below which, form); wider networks train alone. Measured with AVX2: docs/fleets.md.
+# (narrowest hidden width below which, form); wider networks train alone. What it rests on: docs/fleets.md.
 TABLE = {
     "cpu": {
         "mlp": ((65, Form("batched", 64)), (257, Form("batched", 16))),
         "threshold_mlp": ((1001, Form("batched", 32)),),
     },
     "cuda": {
-        "resnet18": ((17, Form("grouped", 64)),),
-        "vgg16": ((17, Form("grouped", 64)),),
-        "mlp": ((257, Form("batched", 64)),),
-        "transformer": ((65, Form("batched", 64)),),
+        "resnet18": ((17, Form("grouped", 64)), (33, Form("grouped", 16))),
+        "vgg16": ((17, Form("grouped", 64)), (33, Form("grouped", 16))),
+        "mlp": ((129, Form("batched", 256)), (257, Form("batched", 64)), (1001, Form("batched", 16))),
+        "transformer": ((33, Form("batched", 64)), (65, Form("batched", 16)), (129, Form("batched", 4))),
         "threshold_mlp": ((1001, Form("batched", 64)),),
     },
 }

@@ -140,6 +140,10 @@ class Conv2d(Layer):
             # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
             # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
             x, stride = x[:, :, ::stride, ::stride], 1
+        if x.shape[-2:] == (1, 1):
+            stride = (
+                1  # there is one step only; strided, oneDNN leaves what is no number in bfloat16 weights' gradients
+            )
         if self.members == 1:
             x = x.contiguous(memory_format=torch.channels_last)
             return F.conv2d(x, weight[0], None if bias is None else bias[0], stride, self.padding)

@@ -9,6 +9,7 @@ import torch
 from fleets import fleet, samples
 from reference import PlainResNet18
 
+from small import DEVICE
 from widthwise import layers
 from widthwise.errors import UsageError
 from widthwise.networks import base
@@ -73,7 +74,7 @@ def test_an_unknown_network_or_option_is_refused_with_the_nearest():
 
 def test_one_network_loads_into_the_plain_module_and_back(seed):
     single = Single(fleet("resnet18", SHAPE, "1/16", [seed])).eval()
-    plain = PlainResNet18(3, 4, 10).eval()
+    plain = PlainResNet18(3, 4, 10).to(DEVICE).eval()
     plain.load_state_dict(single.state_dict(), strict=True)
     images = samples(SHAPE, [seed])[0][0]
     with torch.no_grad():
@@ -109,7 +110,7 @@ def test_a_member_of_a_fleet_is_one_network(seed):
     member_seeds = [seed, seed + 1, seed + 2]
     network = fleet("resnet18", SHAPE, "1/16", member_seeds).eval()
     inputs, _ = samples(SHAPE, member_seeds)
-    single = Single(base.build("resnet18", SHAPE, 10, Fraction(1, 16))).eval()
+    single = Single(base.build("resnet18", SHAPE, 10, Fraction(1, 16))).to(DEVICE).eval()
     with torch.no_grad():
         for k in range(3):
             single.load_state_dict(layers.unstack(network.state_dict(), k))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fleets import fleet, learn, samples
 
-from small import DEVICE
+from small import DEVICE, on_a_processor
 from widthwise import family, layers
 from widthwise.errors import UsageError
 from widthwise.networks import base
@@ -104,6 +104,7 @@ def test_the_state_of_a_fleet_is_the_stack_of_its_members_plain_states(kind, see
         assert all(torch.equal(t, plain[k][name]) for name, t in layers.unstack(state, k).items())
 
 
+@on_a_processor
 @pytest.mark.parametrize("scale", [None, Fraction(1, 64), Fraction(3, 64)], ids=str)
 def test_no_bit_of_a_member_depends_on_its_companions_its_place_or_their_number(kind, scale, seed):
     shape, smallest = small(kind)

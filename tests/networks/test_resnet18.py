@@ -7,6 +7,7 @@ import torch
 from fleets import assert_equals_plain_modules, fleet, samples
 from reference import PlainResNet18
 
+from small import DEVICE
 from widthwise.errors import UsageError
 from widthwise.networks import base, resnet18
 
@@ -30,7 +31,7 @@ def test_the_textbook_network_has_the_textbook_size():
 
 
 def test_small_grey_images_fit_too(seed):
-    assert fleet("resnet18", (1, 8, 8), "1/16", [seed])(torch.zeros(1, 2, 1, 8, 8)).shape == (1, 2, 10)
+    assert fleet("resnet18", (1, 8, 8), "1/16", [seed])(torch.zeros(1, 2, 1, 8, 8, device=DEVICE)).shape == (1, 2, 10)
 
 
 def test_widths_are_the_channels_of_the_four_stages():

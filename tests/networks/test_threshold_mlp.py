@@ -31,7 +31,7 @@ def test_it_is_the_papers_network(seed):
     network = base.build("threshold_mlp", (6, 16), 2, Fraction(200), 2, threshold=0.4).double()
     for k, layer in enumerate(network.parameters()):
         layer.data.normal_(generator=seeds.stream(seed, "weights", k)).mul_(0.2)
-    inputs = samples((6, 16), [seed, seed + 1], torch.float64)[0]
+    inputs = samples((6, 16), [seed, seed + 1], torch.float64)[0].cpu()
     for k in range(2):
         state, plain = unstack(network.state_dict(), k), Plain(200, 0.4).double()
         names = ("first.weight", *(f"layers.{n}.{p}" for n in (0, 2, 4) for p in ("weight", "bias")))

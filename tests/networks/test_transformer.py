@@ -18,7 +18,7 @@ SHAPE = (64, 385)
 def texts(member_seeds, lengths=(8, 3, 1, 6), inputs=12, dtype=torch.float64):
     """Return every member's own tokens (m, batch, longest, inputs + 1), padded with zeros, and labels."""
     x, labels = samples((max(lengths), inputs + 1), member_seeds, dtype, len(lengths))
-    real = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    real = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).to(x.device)
     x[..., -1] = 1
     return x * real[..., None], labels
 
@@ -36,7 +36,7 @@ def test_features_do_not_depend_on_how_far_rows_are_padded_or_with_what(members,
     network = fleet("transformer", (8, 13), "1/8", range(members)).eval()
     x = texts(range(members), dtype=torch.float32)[0]
     features = network.features(x)
-    wider = torch.cat([x, torch.randn(members, 4, 24, 13, generator=seeds.stream(seed, "padding"))], 2)
+    wider = torch.cat([x, torch.randn(members, 4, 24, 13, generator=seeds.stream(seed, "padding")).to(x)], 2)
     wider[..., 8:, -1] = 0
     torch.testing.assert_close(network.features(wider), features, rtol=1e-5, atol=1e-6)
     alone = network.features(x[:, 1:2, :3])

@@ -7,6 +7,7 @@ import torch
 from fleets import assert_equals_plain_modules, fleet, samples
 from reference import PlainVGG16
 
+from small import on_a_processor
 from widthwise import dropout, seeds
 from widthwise.errors import UsageError
 from widthwise.networks import base, vgg16
@@ -39,6 +40,7 @@ def test_dropout_lies_between_features_and_head(seed):
     assert (whole[~kept] != 0).any()
 
 
+@on_a_processor
 def test_masks_of_a_member_are_its_own_streams(seed):
     logits = []
     for member_seeds in ([seed, seed + 1], [seed + 2, seed + 3, seed]):
