@@ -39,6 +39,7 @@ from torch.nn import functional as F
 from widthwise import family, fleet, machine, seeds
 from widthwise.config import Data, Network, Run, Training
 from widthwise.data.base import crop_and_flip
+from widthwise.recorded import WARM
 from widthwise.training import Events, begin, train
 
 BATCH, RATE, MOMENTUM, DECAY = 128, 0.05, 0.9, 5e-4
@@ -144,7 +145,8 @@ class Bench:
         self.form = fleet.form(self.run, self.device)
         self.size = args.size or self.form.size
         shape = tuple(family.member("data", kind).SHAPE)
-        self.samples = machine.random_samples(self.run, shape, BATCH * (1 + args.steps))
+        self.warm = 1 + (WARM + 1 if self.device.startswith("cuda") else 0)  # steps that are not counted
+        self.samples = machine.random_samples(self.run, shape, BATCH * (self.warm + args.steps))
         self.rows = self.samples.train.to(self.device)
         self.labels = self.samples.labels.to(self.device)
 
@@ -215,12 +217,12 @@ class Bench:
     def fleet(self) -> float:
         runs = [self.run] * self.size
         network = fleet.build(runs, self.samples, self.device)
-        ends: list[float] = []
-        events = Events(progress=lambda step, steps: ends.append(self.now()))
+        marks: list[float] = []
+        events = Events(progress=lambda step, steps: marks.append(self.now()) if step in (self.warm, steps) else None)
         state = begin(network)
         member_seeds = range(network.members)
         train(network, member_seeds, self.samples, self.run.training, state, events, autocast=self.form.autocast)
-        return self.size * (len(ends) - 1) / (ends[-1] - ends[0])
+        return self.size * self.args.steps / (marks[1] - marks[0])
 
     def at_once(self) -> Callable[[], float]:
         """Return the measurement of several processes that train a fleet each at the same time."""
@@ -315,7 +317,7 @@ def summary(bench: Bench) -> dict:
         "serial": {name.removeprefix("serial "): round(rate, 1) for name, rate in serial.items()},
         "matrix_rate": round(matrix / 1e9, 1),
         "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}",
-        "device": args.device,
+        "device": torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else args.device,
     }
 
 
@@ -336,6 +338,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32, for all
     found = summary(Bench(args))
     print(json.dumps(found) if args.json else "\n".join(f"{name:20s} {value}" for name, value in found.items()))
 

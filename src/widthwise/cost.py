@@ -22,7 +22,7 @@ PROBE = 1200  # products with the Hessian that one probe takes
 ENCODED = 5.0  # seconds in which a process encodes a chunk of texts
 REFITS = 3.0  # times what a study of residuals asks for first that its refits take
 START = 3.0  # seconds until a stage's processes have loaded what they need
-GPU = 1e13  # FLOPs a second that small convolutions may reach on one GPU
+GPU = 1e13  # FLOPs a second on one GPU; an H200 does half of it with 4 channels, ten times it with 64
 UNREAD = "unread"  # in the place of the checksum of data that are not decoded: no run in a store has it
 
 
@@ -33,10 +33,10 @@ def plan(
 
     The data need not be here: unless they are decoded in the store, nothing can be there already.
 
-    `jobs` is the number of processes; one a core if left out, one on a GPU. `fleet_size` is how many networks train
-    as one, where their form is a fleet; found by a measurement of seconds if left out.
+    `jobs` is the number of processes; if left out one a core, and one for a GPU's networks. `fleet_size` is how many
+    networks train as one, where their form is a fleet; found by a measurement of seconds if left out.
     """
-    return _Planner(study, store, device, jobs or machine.processes(device), fleet_size).plan()
+    return _Planner(study, store, device, jobs, fleet_size).plan()
 
 
 def missing(study: config.Study, store: Store) -> list[str]:
@@ -66,8 +66,9 @@ def work_units(run: config.Run) -> float:
 class _Planner:
     """One plan in the making."""
 
-    def __init__(self, study: config.Study, store: Store, device: str, processes: int, fleet_size: int | None):
-        self.study, self.device, self.processes = study, device, processes
+    def __init__(self, study: config.Study, store: Store, device: str, jobs: int | None, fleet_size: int | None):
+        self.study, self.device = study, device
+        self.processes, self.comparing = (jobs or machine.processes(where) for where in (device, "cpu"))
         self.design = _design(study)
         self.shape = self.design.shape
         self.comparisons = studies.comparisons(self.design, {})
@@ -91,7 +92,7 @@ class _Planner:
         self.begun = {run.key: 0 for run in self.lacking}
         self.begun |= {key: at.step for key, at in fleet.checkpoints(store).items() if key in self.begun}
         self.unscored = self.share_unscored()
-        self.size_of = calibration.sizes(self.shape, self.rows, device, processes, fleet_size)
+        self.size_of = calibration.sizes(self.shape, self.rows, device, self.processes, fleet_size)
 
     def plan(self) -> Plan:
         fleets = fleet.groups(self.lacking, self.begun, self.device, self.processes, self.size_of)
@@ -101,10 +102,10 @@ class _Planner:
             by_width[runs[0].width] = by_width.get(runs[0].width, 0.0) + seconds
         scores, memory = self.scores()
         seconds = {
-            "encoding": self.chunks() * ENCODED / self.processes,
+            "encoding": self.chunks() * ENCODED / self.comparing,
             "training": _makespan(left, self.processes),
             "features": self.features_seconds(fleets) / self.processes,
-            "comparing": scores * self.unscored / self.processes,
+            "comparing": scores * self.unscored / self.comparing,
         }
         seconds = {stage: s + START if s else 0.0 for stage, s in seconds.items() if s or stage != "encoding"}
         widths = sorted({net.width for net in self.runs}, reverse=True)
@@ -115,9 +116,13 @@ class _Planner:
             steps=self.steps,
             comparisons=len(self.comparisons),
             processes=self.processes,
+            comparing=self.comparing,
             device=self.device,
             seconds=seconds,
-            memory=self.processes * (PROCESS + max(memory, *map(self.training_bytes, fleets), 0.0)),
+            memory=max(
+                self.processes * (PROCESS + max([0.0, *map(self.training_bytes, fleets)])),
+                self.comparing * (PROCESS + memory),
+            ),
             disk=self.disk() + self.blocks(),
             blocks=self.blocks(),
             fresh=bool(self.study.training.fresh),

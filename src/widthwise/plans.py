@@ -40,13 +40,13 @@ class Plan:
 
     Attributes:
         rows: that each network trains on. steps: of each network.
-        seconds: of what is left, by stage, over all `processes`.
+        seconds: of what is left, by stage, over all `processes`, which train, and `comparing`, which compare.
         memory: bytes at the peak, all processes together. disk: bytes in all, at most.
         blocks: bytes of the disk that moment blocks take, which can be deleted.
         fresh: whether networks train on fresh samples, and on none of the rows.
         fleets: how many networks train as one, at most, of every width of which more than one does.
         guessed: whether the number of rows is a guess, the data not being read yet.
-        gpu_seconds: of what is left with training on one GPU, at `GPU` FLOPs a second: a figure nobody measured.
+        gpu_seconds: of what is left with training on one GPU, at `GPU` FLOPs a second: a rough figure.
     """
 
     title: str
@@ -55,6 +55,7 @@ class Plan:
     steps: int
     comparisons: int
     processes: int
+    comparing: int
     device: str
     seconds: Mapping[str, float]
     memory: float
@@ -80,6 +81,7 @@ class Plan:
         left = sum(self.seconds.values())
         stages = ", ".join(f"{name} {words.duration(seconds)}" for name, seconds in self.seconds.items())
         on = f"{self.processes} process{'es' if self.processes > 1 else ''} of this machine ({self.device})"
+        on += f", comparing on {self.comparing}" if self.comparing != self.processes else ""
         takes = f"About {words.duration(left)} on {on}: {stages}. An estimate, good to +-50 %."
         done = "Nothing is left to do but the report." if self.comparisons else NOTHING
         blocks = f", {words.size(self.blocks)} of it moment blocks, which `clean` deletes" if self.blocks else ""

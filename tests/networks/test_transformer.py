@@ -7,6 +7,7 @@ import torch
 from fleets import assert_equals_plain_modules, fleet, samples
 from reference import PlainTransformer
 
+from small import DEVICE
 from widthwise import dropout, seeds
 from widthwise.errors import UsageError
 from widthwise.networks import base, transformer
@@ -38,9 +39,10 @@ def test_features_do_not_depend_on_how_far_rows_are_padded_or_with_what(members,
     features = network.features(x)
     wider = torch.cat([x, torch.randn(members, 4, 24, 13, generator=seeds.stream(seed, "padding")).to(x)], 2)
     wider[..., 8:, -1] = 0
-    torch.testing.assert_close(network.features(wider), features, rtol=1e-5, atol=1e-6)
+    close = {"rtol": 1e-5, "atol": 1e-6 if DEVICE == "cpu" else 1e-5}  # a card rounds by shape
+    torch.testing.assert_close(network.features(wider), features, **close)
     alone = network.features(x[:, 1:2, :3])
-    torch.testing.assert_close(alone, features[:, 1:2], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(alone, features[:, 1:2], **close)
 
 
 @pytest.mark.parametrize("members", [1, 2])

@@ -184,7 +184,7 @@ def run(
         study: see `load_study`.
         store: where networks, features and scores live; what is there is used, nothing is made twice.
         device: "cpu" or "cuda".
-        jobs: processes on this machine; one a core if left out, one on a GPU.
+        jobs: processes on this machine; if left out one a core, and one for a GPU's networks.
         fleet_size: networks that train as one, where their form is a fleet; found by a measurement if left out.
         on: who does the work, a name in `executors/`.
         listener: told of the progress.
@@ -197,8 +197,7 @@ def run(
         KeyboardInterrupt: after all workers have saved what they had.
     """
     worker = Worker(str(store.root), study.data, device, save_every)
-    count = jobs or machine.processes(device)
-    return _Session(study, store, worker, count, fleet_size, on, listener or (lambda progress: None)).results()
+    return _Session(study, store, worker, jobs, fleet_size, on, listener or (lambda progress: None)).results()
 
 
 class _Session:
@@ -209,14 +208,15 @@ class _Session:
         study: config.Study,
         store: Store,
         worker: Worker,
-        count: int,
+        jobs: int | None,
         fleet_size: int | None,
         on: str,
         listener: Listener,
     ):
         self.study, self.store, self.worker, self.listener = study, store, worker, listener
         self.executor = family.member("executors", on)
-        self.count, self.fleet_size = count, fleet_size
+        self.training, self.comparing = (jobs or machine.processes(where) for where in (worker.device, "cpu"))
+        self.fleet_size = fleet_size
         member = family.member("data", study.data.kind)
         self.design = Design(study, family.shape(member, study.data.options), member.CLASSES)
 
@@ -271,8 +271,8 @@ class _Session:
         before = sum(work_units(run) for run, there in zip(wanted, stored, strict=True) if there and lacking)
         steps = {key: found.step for key, found in fleet.checkpoints(self.store).items()}
         rows, device = len(self.worker.samples.training_labels), self.worker.device
-        size_of = calibration.sizes(self.design.shape, rows, device, self.count, self.fleet_size)
-        groups = fleet.groups(lacking, steps, device, self.count, size_of)
+        size_of = calibration.sizes(self.design.shape, rows, device, self.training, self.fleet_size)
+        groups = fleet.groups(lacking, steps, device, self.training, size_of)
         self.perform([Train(tuple(runs)) for runs in groups], before)
 
     def look(self, comparisons: Iterable[Comparison]) -> None:
@@ -322,7 +322,9 @@ class _Session:
 
         if jobs:
             longest_first = sorted(jobs, key=lambda job: -job.units)
-            self.executor.perform(longest_first, self.worker, count=self.count, listener=listener)
+            networks = isinstance(jobs[0], Train | Extract)  # they are where the device is, all else on processors
+            count = self.training if networks else self.comparing
+            self.executor.perform(longest_first, self.worker, count=count, listener=listener)
 
     def collect(self, scores: dict[Comparison, Score]) -> Results:
         networks = tuple(self.trained(run) for run in self.runs(c for c in scores if c.trained).values())
