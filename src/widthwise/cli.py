@@ -332,7 +332,8 @@ def _presets(studies: Mapping[str, "Study"], plans: Mapping[str, "Plan"]) -> str
         count = sum(w.networks for w in plan.widths)
         took = (words.duration(sum(plan.seconds.values())), words.duration(plan.gpu_seconds))
         lines.append((name, f"{count:,}", f"{plan.rows:,}", str(studies[name].training.epochs), *took))
-    return f"{words.table(lines)}\nWith one GPU: at 10 TFLOP/s in training. An H200 does 6 with 4 channels and 97 with 64."
+    told = "With one GPU: at 10 TFLOP/s in training. An H200 does 6 with 4 channels and 97 with 64."
+    return f"{words.table(lines)}\n{told}"
 
 
 def _misused(error: CycloptsError) -> str:
