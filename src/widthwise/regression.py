@@ -11,10 +11,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import UsageError
-from widthwise.linalg import krylov, penalty_path, ridge
+from widthwise.linalg import krylov, penalty_path, ridge, threads
 from widthwise.linalg import strata as centring
 from widthwise.linalg.moments import Moments
 from widthwise.pairs import Joint
+
+TOGETHER = 4096  # source features up to which several fits are held at a time
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,14 @@ class Regression:
     @cached_property
     def fits(self) -> tuple[ridge.Ridge, ...]:
         """One fit a part; parts that fit on the same rows share it."""
-        made: dict[int, ridge.Ridge] = {}
-        for cells, parts in self.joint.split.by_fit(self.size).items():
-            options = {"standardize": self.options.standardize, "smallest": float(self.penalties[0])}
-            fit = ridge.fit(self._moments(cells), self._source, self._target, labels=self._labels, **options)
-            made |= dict.fromkeys(parts, fit)
+        own = self.joint.split.by_fit(self.size)
+        options = {"standardize": self.options.standardize, "smallest": float(self.penalties[0])}
+
+        def fit(cells: tuple[int, ...]) -> ridge.Ridge:
+            return ridge.fit(self._moments(cells), self._source, self._target, labels=self._labels, **options)
+
+        fits = zip(self._at_once(fit, list(own)), own.values(), strict=True)
+        made = {k: found for found, parts in fits for k in parts}
         return tuple(made[k] for k in sorted(made))
 
     @property
@@ -269,14 +274,27 @@ class Regression:
         """Errors relative to `squares`: at every penalty, and at an infinite one."""
         errors: dict[int, Tensor] = {}
         means: dict[int, Tensor] = {}
-        for own in self.joint.split.by_fit(self.size).values():
-            held = [self._held_out(k, len(self.penalties)) for k in own]  # of one fit at a time: they are large
-            errors.update(zip(own, ridge.errors(held, self.penalties).cpu(), strict=True))
-            means.update((k, part.squares.cpu()) for k, part in zip(own, held, strict=True))
+
+        def held_out(k: int) -> ridge.HeldOut:
+            return self._held_out(k, len(self.penalties))
+
+        def score(own: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+            held = self._at_once(held_out, own)
+            return ridge.errors(held, self.penalties).cpu(), [part.squares.cpu() for part in held]
+
+        _, groups = self.fits, list(self.joint.split.by_fit(self.size).values())
+        for own, (found, squares) in zip(groups, self._at_once(score, groups), strict=True):
+            errors.update(zip(own, found, strict=True))
+            means.update(zip(own, squares, strict=True))
         if self.size != "fit":
             del self.fits  # Of nested fits only the errors are asked for.
         curves, at_infinity = (torch.stack([found[k] for k in sorted(found)]) for found in (errors, means))
         return curves / self._scale, at_infinity / self._scale
+
+    def _at_once(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Return what work makes of every item: on a thread each, or one by one where what it takes is large."""
+        device = self.joint.cells[0].device
+        return threads.each(work, items, device) if len(self.source) <= TOGETHER else [work(item) for item in items]
 
     @property
     def _nodes(self) -> Float[Tensor, " nodes"]:
@@ -334,17 +352,21 @@ def block_sums(
         part_of[list(part.score)] = k
     errors = torch.zeros(split.blocks, len(chosen), dtype=torch.float64, device=means.device)
     totals = torch.zeros_like(errors)
+
+    def add(k: int, own: Tensor, start: int, pieces: dict[str, Tensor]) -> None:
+        """Add some rows of a part, whose blocks no other part has."""
+        W, centre = maps[k]
+        block = split.block[start + own].to(errors.device)
+        stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[start + own]
+        X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
+        Y = Y[:, chosen]
+        totals.index_add_(0, block, (Y - means[stratum]).square_())
+        errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
+
     for pieces, start in _scored_rows(joint, {*source, *target}):
-        number = torch.arange(start, start + len(pieces[source[0]]))
-        part = part_of[split.cell[number]]
-        for k, (W, centre) in enumerate(maps):
-            own = (part == k).nonzero()[:, 0]
-            block = split.block[number[own]].to(errors.device)
-            stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[number[own]]
-            X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
-            Y = Y[:, chosen]
-            totals.index_add_(0, block, (Y - means[stratum]).square_())
-            errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
+        part = part_of[split.cell[start : start + len(pieces[source[0]])]]
+        rows = [(k, (part == k).nonzero()[:, 0], start, pieces) for k in range(len(maps))]
+        threads.each(lambda told: add(*told), rows, errors.device)
     return errors.cpu(), totals.cpu()
 
 

@@ -892,3 +892,22 @@ def test_the_order_of_rows_does_not_matter_within_folds_given_by_groups(random):
     names = np.array([f"sample {k}" for k in range(len(X))])
     before, after = quiet(X, Y, groups=names), quiet(X[order], Y[order], groups=names[order])
     assert np.allclose(before.per_feature, after.per_feature, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_threads_change_rounding_alone_in_inference_mode_too(split, seed):
+    random = np.random.default_rng(seed)
+    X, Y = random.normal(size=(2000, 130)), random.normal(size=(2000, 7))
+    Y += X[:, :7]
+    tests = {"split": split, "source_test": X[:600], "target_test": Y[:600]} if split == "test" else {}
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            with torch.inference_mode(threads == 2):
+                found.append(span_error(torch.from_numpy(X), torch.from_numpy(Y), **tests))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert np.allclose(other.per_feature, found[0].per_feature, rtol=1e-9)
+        assert (other.low, other.high) == pytest.approx((found[0].low, found[0].high), rel=1e-9)

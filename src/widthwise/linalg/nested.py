@@ -7,13 +7,14 @@ coordinates of R: the held-out error of every leading design is a partial sum, |
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from queue import Queue
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import DataError
-from widthwise.linalg import spectral
+from widthwise.linalg import spectral, threads
 from widthwise.linalg.moments import Moments
 from widthwise.linalg.strata import second_about, squares_about, strata, varying
 
@@ -106,12 +107,21 @@ def errors(
     Raises:
         DataError: where S + penalty is not positive definite, to rounding.
     """
-    stack, found = _Stack(fit, parts), []
-    for shift in (penalties * fit.scale).tolist():
-        stack.factor(shift)
-        found.append(stack.errors(edges))
-        if weights is not None:
-            weights.append(stack.weights())
+    stacks: Queue[_Stack] = Queue()
+    for _ in range(min(threads.count(fit.S.device), len(penalties))):
+        stacks.put(_Stack(fit, parts))
+
+    def at(shift: float) -> tuple[Tensor, Tensor | None]:
+        stack = stacks.get()
+        try:
+            stack.factor(shift)
+            return stack.errors(edges), None if weights is None else stack.weights()
+        finally:
+            stacks.put(stack)
+
+    found, known = zip(*threads.each(at, (penalties * fit.scale).tolist(), fit.S.device), strict=True)
+    if weights is not None:
+        weights.extend(known)
     return torch.stack(found, 2)
 
 

@@ -6,13 +6,14 @@ the held-out error comes from the held-out moments, without predictions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from queue import Queue
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from widthwise.errors import UsageError
-from widthwise.linalg import banded, krylov, spectral, triangular
+from widthwise.linalg import banded, krylov, spectral, threads, triangular
 from widthwise.linalg.moments import Moments
 from widthwise.linalg.strata import Strata, second_about, second_times, squares_about, strata, varying
 
@@ -233,21 +234,30 @@ def errors(
     """Return the sums of squared error on several sets of held-out rows of one fit, at every relative penalty."""
     fit, targets, turned = parts[0].fit, len(parts[0].squares), parts[0].turned
     assert all(part.fit is fit and part.turned is turned for part in parts), "held-out rows of several fits"
-    found: list[list[Tensor]] = [[] for _ in parts]
     fit.form.prepare(fit.absolute(penalties))
-    at_once = min(max(WEIGHTS // max(len(parts[0].root) * targets, 1), 1), len(penalties))
+    count = threads.count(fit.projected.device)
+    at_once = WEIGHTS // max(len(parts[0].root) * targets * count, 1)
+    at_once = max(min(at_once, len(penalties) // count), 1)
     # Made once: memory that is new at every turn is slow.
-    solved, work = (fit.projected.new_empty(len(x), at_once * targets) for x in (fit.projected, parts[0].root.T))
-    for some in penalties.split(at_once):
-        chosen = slice(len(some) * targets)
+    rooms: Queue[tuple[Tensor, ...]] = Queue()
+    for _ in range(count):
+        sizes = len(fit.projected), len(parts[0].root.T)
+        rooms.put(tuple(fit.projected.new_empty(size, at_once * targets) for size in sizes))
+
+    def some_errors(some: Float[Tensor, " some"]) -> Float[Tensor, "parts some targets"]:
+        room, chosen = rooms.get(), slice(len(some) * targets)
+        solved, work = room
         w = solved[:, chosen]
         fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
         w = w if turned else fit.form.back(w)
-        norms = _squares(w).view(len(some), -1)
-        for own, part in zip(found, parts, strict=True):
+        norms, found = _squares(w).view(len(some), -1), []
+        for part in parts:
             left = triangular.product(part.root, w, work[: len(part.root), chosen])
-            own.append(_squares(left, part.cross).view(len(some), -1) + part.rest - part.jitter * norms)
-    return torch.stack([torch.cat(own) for own in found]).clamp_min(0)
+            found.append(_squares(left, part.cross).view(len(some), -1) + part.rest - part.jitter * norms)
+        rooms.put(room)
+        return torch.stack(found)
+
+    return torch.cat(threads.each(some_errors, penalties.split(at_once), fit.projected.device), 1).clamp_min(0)
 
 
 def _squares(

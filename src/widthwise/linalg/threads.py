@@ -1,0 +1,55 @@
+"""Independent pieces of work, a thread for each, with PyTorch on one thread in it.
+
+Many small products, and all that is no product, gain little by two threads; two of them at a time gain nearly twice.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+_own = threading.local()  # has `room` in threads of ours
+
+
+def count(device: torch.device) -> int:
+    """Return how many pieces are worked on at a time: PyTorch's threads; on a card, and within a piece, one."""
+    return 1 if device.type != "cpu" or hasattr(_own, "working") else torch.get_num_threads()
+
+
+def each(work: Callable[[Item], Found], items: Sequence[Item], device: torch.device) -> list[Found]:
+    """Return what work makes of every item, in their order; those that are left over have all threads, one by one."""
+    threads = count(device)
+    whole = len(items) // threads * threads if threads > 1 else 0
+    told = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def alone(item: Item) -> Found:
+        with torch.inference_mode(told[0]), torch.set_grad_enabled(told[1]):
+            return work(item)
+
+    found = list(_pool(threads, os.getpid()).map(alone, items[:whole])) if whole else []
+    return [*found, *map(work, items[whole:])]
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return threads of a process that wait for work; a fork has none of its parent's."""
+
+    def begin() -> None:
+        _own.working = torch.get_num_threads()  # asked first: what a thread has set before, asking undoes
+        torch.set_num_threads(1)  # of this thread; and of new ones, until it is set again
+        ready.wait()
+
+    before, ready = torch.get_num_threads(), threading.Barrier(threads + 1)
+    pool = ThreadPoolExecutor(threads, "widthwise", begin)
+    for _ in range(threads):
+        pool.submit(int)
+    ready.wait()
+    torch.set_num_threads(before)
+    return pool

@@ -1,0 +1,66 @@
+"""Work in threads: the same answers in the same order, one thread of PyTorch in each, errors and modes kept."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from widthwise.linalg import threads
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[1, 2, 3])
+def count(request):
+    """Let PyTorch have so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("items", [0, 1, 2, 5, 12])
+def test_answers_come_in_the_order_of_their_items(items, count):
+    assert threads.each(lambda k: k * k, list(range(items)), CPU) == [k * k for k in range(items)]
+
+
+def test_a_piece_has_one_thread_and_those_left_over_have_all(count):
+    def look(k):
+        return threading.current_thread() is threading.main_thread(), torch.get_num_threads()
+
+    found = threads.each(look, list(range(2 * count + 1)), CPU)
+    assert found[-1] == (True, count)
+    assert count == 1 or set(found[: 2 * count]) == {(False, 1)}
+    assert torch.get_num_threads() == count
+
+
+def test_pieces_are_worked_on_at_the_same_time(count):
+    barrier = threading.Barrier(count)
+    threads.each(lambda k: barrier.wait(timeout=60), list(range(count)), CPU)
+
+
+def test_within_a_piece_and_on_a_card_there_is_one_thread(count):
+    assert threads.count(CPU) == count
+    assert threads.count(torch.device("cuda")) == 1
+    inner = threads.each(lambda k: threads.each(lambda j: threads.count(CPU), [1, 2, 3], CPU), list(range(count)), CPU)
+    assert inner == [[1, 1, 1]] * count
+
+
+def test_an_error_is_told_and_the_threads_go_on(count):
+    def fails(k):
+        time.sleep(0.01)
+        raise ValueError(f"item {k}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        threads.each(fails, list(range(count)), CPU)
+    assert threads.each(lambda k: -k, list(range(count)), CPU) == [-k for k in range(count)]
+
+
+def test_inference_mode_goes_with_the_work(count):
+    with torch.inference_mode():
+        x = torch.zeros(count)
+        threads.each(lambda k: x[k].add_(k), list(range(count)), CPU)
+    assert x.tolist() == list(range(count))
+    with torch.no_grad():
+        assert threads.each(lambda k: torch.is_grad_enabled(), list(range(count)), CPU) == [False] * count
