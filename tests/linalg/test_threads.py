@@ -47,6 +47,21 @@ def test_within_a_piece_and_on_a_card_there_is_one_thread(count):
     assert inner == [[1, 1, 1]] * count
 
 
+def test_every_thread_has_a_room_of_its_own_again_and_again(count):
+    made = []
+
+    def work(k, room):
+        assert not room
+        room.append(k)
+        time.sleep(0.002)
+        return room.pop()
+
+    assert threads.each_in(lambda: made.append([]) or made[-1], work, list(range(9)), CPU) == list(range(9))
+    assert len(made) == count
+    with pytest.raises(ZeroDivisionError):
+        threads.each_in(list, lambda k, room: 1 / 0, list(range(9)), CPU)
+
+
 def test_an_error_is_told_and_the_threads_go_on(count):
     def fails(k):
         time.sleep(0.01)

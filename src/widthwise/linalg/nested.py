@@ -7,7 +7,6 @@ coordinates of R: the held-out error of every leading design is a partial sum, |
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import Queue
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -107,19 +106,13 @@ def errors(
     Raises:
         DataError: where S + penalty is not positive definite, to rounding.
     """
-    stacks: Queue[_Stack] = Queue()
-    for _ in range(min(threads.count(fit.S.device), len(penalties))):
-        stacks.put(_Stack(fit, parts))
 
-    def at(shift: float) -> tuple[Tensor, Tensor | None]:
-        stack = stacks.get()
-        try:
-            stack.factor(shift)
-            return stack.errors(edges), None if weights is None else stack.weights()
-        finally:
-            stacks.put(stack)
+    def at(shift: float, stack: _Stack) -> tuple[Tensor, Tensor | None]:
+        stack.factor(shift)
+        return stack.errors(edges), None if weights is None else stack.weights()
 
-    found, known = zip(*threads.each(at, (penalties * fit.scale).tolist(), fit.S.device), strict=True)
+    shifts = (penalties * fit.scale).tolist()
+    found, known = zip(*threads.each_in(lambda: _Stack(fit, parts), at, shifts, fit.S.device), strict=True)
     if weights is not None:
         weights.extend(known)
     return torch.stack(found, 2)

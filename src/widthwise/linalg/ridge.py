@@ -6,7 +6,6 @@ the held-out error comes from the held-out moments, without predictions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from queue import Queue
 
 import torch
 from jaxtyping import Float, Int
@@ -238,15 +237,12 @@ def errors(
     count = threads.count(fit.projected.device)
     at_once = WEIGHTS // max(len(parts[0].root) * targets * count, 1)
     at_once = max(min(at_once, len(penalties) // count), 1)
-    # Made once: memory that is new at every turn is slow.
-    rooms: Queue[tuple[Tensor, ...]] = Queue()
-    for _ in range(count):
-        sizes = len(fit.projected), len(parts[0].root.T)
-        rooms.put(tuple(fit.projected.new_empty(size, at_once * targets) for size in sizes))
 
-    def some_errors(some: Float[Tensor, " some"]) -> Float[Tensor, "parts some targets"]:
-        room, chosen = rooms.get(), slice(len(some) * targets)
-        solved, work = room
+    def room() -> list[Tensor]:  # made once: memory that is new at every turn is slow
+        return [fit.projected.new_empty(len(x), at_once * targets) for x in (fit.projected, parts[0].root.T)]
+
+    def some_errors(some: Float[Tensor, " some"], room: list[Tensor]) -> Float[Tensor, "parts some targets"]:
+        (solved, work), chosen = room, slice(len(some) * targets)
         w = solved[:, chosen]
         fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
         w = w if turned else fit.form.back(w)
@@ -254,10 +250,10 @@ def errors(
         for part in parts:
             left = triangular.product(part.root, w, work[: len(part.root), chosen])
             found.append(_squares(left, part.cross).view(len(some), -1) + part.rest - part.jitter * norms)
-        rooms.put(room)
         return torch.stack(found)
 
-    return torch.cat(threads.each(some_errors, penalties.split(at_once), fit.projected.device), 1).clamp_min(0)
+    found = threads.each_in(room, some_errors, penalties.split(at_once), fit.projected.device)
+    return torch.cat(found, 1).clamp_min(0)
 
 
 def _squares(

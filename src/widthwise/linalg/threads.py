@@ -8,12 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Room = TypeVar("Room")
 
 _own = threading.local()  # has `room` in threads of ours
 
@@ -35,6 +37,24 @@ def each(work: Callable[[Item], Found], items: Sequence[Item], device: torch.dev
 
     found = list(_pool(threads, os.getpid()).map(alone, items[:whole])) if whole else []
     return [*found, *map(work, items[whole:])]
+
+
+def each_in(
+    room: Callable[[], Room], work: Callable[[Item, Room], Found], items: Sequence[Item], device: torch.device
+) -> list[Found]:
+    """Return what work makes of every item in a room, such as memory used again and again; each thread has its own."""
+    rooms: SimpleQueue[Room] = SimpleQueue()
+    for _ in range(min(count(device), len(items))):
+        rooms.put(room())
+
+    def inside(item: Item) -> Found:
+        own = rooms.get()
+        try:
+            return work(item, own)
+        finally:
+            rooms.put(own)
+
+    return each(inside, items, device)
 
 
 @cache
