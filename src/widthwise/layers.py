@@ -141,9 +141,8 @@ class Conv2d(Layer):
             # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
             x, stride = x[:, :, ::stride, ::stride], 1
         if x.shape[-2:] == (1, 1):
-            stride = (
-                1  # there is one step only; strided, oneDNN leaves what is no number in bfloat16 weights' gradients
-            )
+            # There is one step only; strided, oneDNN leaves what is no number in bfloat16 weights' gradients.
+            stride = 1
         if self.members == 1:
             x = x.contiguous(memory_format=torch.channels_last)
             return F.conv2d(x, weight[0], None if bias is None else bias[0], stride, self.padding)

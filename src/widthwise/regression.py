@@ -16,8 +16,6 @@ from widthwise.linalg import strata as centring
 from widthwise.linalg.moments import Moments
 from widthwise.pairs import Joint
 
-TOGETHER = 4096  # source features up to which several fits are held at a time
-
 
 @dataclass(frozen=True)
 class Options:
@@ -293,8 +291,7 @@ class Regression:
 
     def _at_once(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """Return what work makes of every item: on a thread each, or one by one where what it takes is large."""
-        device = self.joint.cells[0].device
-        return threads.each(work, items, device) if len(self.source) <= TOGETHER else [work(item) for item in items]
+        return threads.each(work, items, threads.count(self.joint.cells[0].device, len(self.source)))
 
     @property
     def _nodes(self) -> Float[Tensor, " nodes"]:
@@ -363,10 +360,11 @@ def block_sums(
         totals.index_add_(0, block, (Y - means[stratum]).square_())
         errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
 
+    count = threads.count(errors.device)
     for pieces, start in _scored_rows(joint, {*source, *target}):
         part = part_of[split.cell[start : start + len(pieces[source[0]])]]
         rows = [(k, (part == k).nonzero()[:, 0], start, pieces) for k in range(len(maps))]
-        threads.each(lambda told: add(*told), rows, errors.device)
+        threads.each(lambda told: add(*told), rows, count)
     return errors.cpu(), totals.cpu()
 
 

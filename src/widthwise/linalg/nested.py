@@ -111,8 +111,8 @@ def errors(
         stack.factor(shift)
         return stack.errors(edges), None if weights is None else stack.weights()
 
-    shifts = (penalties * fit.scale).tolist()
-    found, known = zip(*threads.each_in(lambda: _Stack(fit, parts), at, shifts, fit.S.device), strict=True)
+    shifts, count = (penalties * fit.scale).tolist(), threads.count(fit.S.device, len(fit.S))
+    found, known = zip(*threads.each_in(lambda: _Stack(fit, parts), at, shifts, count), strict=True)
     if weights is not None:
         weights.extend(known)
     return torch.stack(found, 2)

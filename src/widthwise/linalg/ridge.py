@@ -252,7 +252,7 @@ def errors(
             found.append(_squares(left, part.cross).view(len(some), -1) + part.rest - part.jitter * norms)
         return torch.stack(found)
 
-    found = threads.each_in(room, some_errors, penalties.split(at_once), fit.projected.device)
+    found = threads.each_in(room, some_errors, penalties.split(at_once), count)
     return torch.cat(found, 1).clamp_min(0)
 
 

@@ -17,17 +17,22 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 Room = TypeVar("Room")
 
+LARGE = 4096  # columns
+
 _own = threading.local()  # has `room` in threads of ours
 
 
-def count(device: torch.device) -> int:
-    """Return how many pieces are worked on at a time: PyTorch's threads; on a card, and within a piece, one."""
-    return 1 if device.type != "cpu" or hasattr(_own, "working") else torch.get_num_threads()
+def count(device: torch.device, size: int = 0) -> int:
+    """Return how many pieces are worked on at a time: PyTorch's threads; one on a card, and within a piece.
+
+    And where a piece is of so many columns that several would take much memory.
+    """
+    alone = device.type != "cpu" or size > LARGE or hasattr(_own, "working")
+    return 1 if alone else torch.get_num_threads()
 
 
-def each(work: Callable[[Item], Found], items: Sequence[Item], device: torch.device) -> list[Found]:
-    """Return what work makes of every item, in their order; those that are left over have all threads, one by one."""
-    threads = count(device)
+def each(work: Callable[[Item], Found], items: Sequence[Item], threads: int) -> list[Found]:
+    """Return what work makes of every item, in their order, so many at a time; the rest one by one on all threads."""
     whole = len(items) // threads * threads if threads > 1 else 0
     told = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
@@ -40,11 +45,11 @@ def each(work: Callable[[Item], Found], items: Sequence[Item], device: torch.dev
 
 
 def each_in(
-    room: Callable[[], Room], work: Callable[[Item, Room], Found], items: Sequence[Item], device: torch.device
+    room: Callable[[], Room], work: Callable[[Item, Room], Found], items: Sequence[Item], threads: int
 ) -> list[Found]:
     """Return what work makes of every item in a room, such as memory used again and again; each thread has its own."""
     rooms: SimpleQueue[Room] = SimpleQueue()
-    for _ in range(min(count(device), len(items))):
+    for _ in range(min(threads, len(items))):
         rooms.put(room())
 
     def inside(item: Item) -> Found:
@@ -54,7 +59,7 @@ def each_in(
         finally:
             rooms.put(own)
 
-    return each(inside, items, device)
+    return each(inside, items, threads)
 
 
 @cache
