@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -273,14 +273,12 @@ class Regression:
         errors: dict[int, Tensor] = {}
         means: dict[int, Tensor] = {}
 
-        def held_out(k: int) -> ridge.HeldOut:
-            return self._held_out(k, len(self.penalties))
-
         def score(own: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-            held = self._at_once(held_out, own)
+            held = self._at_once(partial(self._held_out, penalties=len(self.penalties)), own)
             return ridge.errors(held, self.penalties).cpu(), [part.squares.cpu() for part in held]
 
-        _, groups = self.fits, list(self.joint.split.by_fit(self.size).values())
+        assert self.fits, "a split without parts"  # made here, on a thread each, and not within one of them
+        groups = list(self.joint.split.by_fit(self.size).values())
         for own, (found, squares) in zip(groups, self._at_once(score, groups), strict=True):
             errors.update(zip(own, found, strict=True))
             means.update(zip(own, squares, strict=True))
@@ -350,9 +348,10 @@ def block_sums(
     errors = torch.zeros(split.blocks, len(chosen), dtype=torch.float64, device=means.device)
     totals = torch.zeros_like(errors)
 
-    def add(k: int, own: Tensor, start: int, pieces: dict[str, Tensor]) -> None:
-        """Add some rows of a part, whose blocks no other part has."""
+    def add(pieces: dict[str, Tensor], start: int, part: Tensor, k: int) -> None:
+        """Add the rows of part k, whose blocks no other part has."""
         W, centre = maps[k]
+        own = (part == k).nonzero()[:, 0]
         block = split.block[start + own].to(errors.device)
         stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[start + own]
         X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
@@ -363,8 +362,7 @@ def block_sums(
     count = threads.count(errors.device)
     for pieces, start in _scored_rows(joint, {*source, *target}):
         part = part_of[split.cell[start : start + len(pieces[source[0]])]]
-        rows = [(k, (part == k).nonzero()[:, 0], start, pieces) for k in range(len(maps))]
-        threads.each(lambda told: add(*told), rows, count)
+        threads.each(partial(add, pieces, start, part), range(len(maps)), count)
     return errors.cpu(), totals.cpu()
 
 

@@ -19,7 +19,7 @@ Room = TypeVar("Room")
 
 LARGE = 4096  # columns
 
-_own = threading.local()  # has `room` in threads of ours
+_own = threading.local()  # has `working` in threads of ours
 
 
 def count(device: torch.device, size: int = 0) -> int:
