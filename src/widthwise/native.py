@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 log = logging.getLogger("widthwise")
 

@@ -254,7 +254,7 @@ class Joint:
     def _in_one_pass(self) -> list[Moments]:
         sums: list[Moments] = []
         for given, start in self.batches():
-            pieces = [intake.plain(piece) for piece in given]
+            pieces = intake.joined([intake.plain(piece) for piece in given])
             if not sums:
                 device = pieces[0].device if self.device is None else devices.named(self.device)
                 sums = self._empty(torch.cat([piece.mean(0, dtype=torch.float64).to(device) for piece in pieces]))

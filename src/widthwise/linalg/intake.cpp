@@ -1,6 +1,6 @@
 // Rows on their way into second moments: their extremes, then the rows less a shift, turned so that a column lies side
-// by side, and the sums of every column's powers. One pass each over rows that lie anywhere. One thread; sums in an
-// order that depends on the numbers of rows and columns alone.
+// by side, and the sums of every column's powers. One pass each over rows that lie anywhere. Each thread has columns of its
+// own: sums are in an order that depends on the number of rows alone.
 
 #include <algorithm>
 #include <cstdint>
@@ -72,17 +72,30 @@ void tile(const Rows<T>& x, int64_t row, int64_t rows, int64_t column, int64_t c
     }
 }
 
+// Do some work of every column, a run of them on each thread.
+template <class Work>
+void shared(int64_t columns, int64_t threads, const Work& work) {
+    const int64_t tiles = (columns + COLUMNS - 1) / COLUMNS;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+    for (int64_t k = 0; k < threads; ++k) {
+        const int64_t first = tiles * k / threads * COLUMNS, last = tiles * (k + 1) / threads * COLUMNS;
+        work(first, std::min(last, columns));
+    }
+}
+
 template <class T>
 void take(const Rows<T>& x, int64_t rows, int64_t columns, const double* shift, double* out, int64_t apart,
-          const Sums& sums) {
-    for (int64_t row = 0; row < rows; row += ROWS)
-        for (int64_t column = 0; column < columns; column += COLUMNS) {
-            const int64_t tall = std::min(ROWS, rows - row), wide = std::min(COLUMNS, columns - column);
+          const Sums& sums, int64_t threads) {
+    shared(columns, threads, [&](int64_t first, int64_t last) {
+        for (int64_t row = 0; row < rows; row += ROWS)
+            for (int64_t column = first; column < last; column += COLUMNS) {
+            const int64_t tall = std::min(ROWS, rows - row), wide = std::min(COLUMNS, last - column);
             if (column + wide > sums.before)
                 tile<T, true>(x, row, tall, column, wide, shift, out, apart, sums);
             else
                 tile<T, false>(x, row, tall, column, wide, shift, out, apart, sums);
         }
+    });
 }
 
 }  // namespace
@@ -94,8 +107,8 @@ void take(const Rows<T>& x, int64_t rows, int64_t columns, const double* shift, 
     }                                                                                                                 \
     extern "C" void take_##name(const T* x, int64_t stride, const int64_t* chosen, int64_t rows, int64_t columns,     \
                                 const double* shift, double* out, int64_t apart, double* total, double* squares,      \
-                                double* cubes, double* fourths, int64_t before) {                                     \
-        take<T>({x, stride, chosen}, rows, columns, shift, out, apart, {total, {squares, cubes, fourths}, before});   \
+                                double* cubes, double* fourths, int64_t before, int64_t threads) {                                   \
+        take<T>({x, stride, chosen}, rows, columns, shift, out, apart, {total, {squares, cubes, fourths}, before}, threads);   \
     }
 
 EXPORT(float, float32)

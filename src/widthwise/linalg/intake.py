@@ -5,7 +5,9 @@ and on a GPU, PyTorch does it.
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from torch import Tensor
 from widthwise import native
 
 SOURCE = Path(__file__).with_suffix(".cpp")
+NARROW = 128  # columns
 POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
 ROWS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER)  # a matrix: its first value, its stride, chosen rows, its shape
 ARGUMENTS = {
     "extremes": (*ROWS, POINTER, POINTER, POINTER),
-    "take": (*ROWS, POINTER, POINTER, NUMBER, *[POINTER] * 4, NUMBER),
+    "take": (*ROWS, POINTER, POINTER, NUMBER, *[POINTER] * 4, NUMBER, NUMBER),
 }
 SHORT = {torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16, torch.bool}  # float32 holds them exactly
 
@@ -30,6 +33,15 @@ def plain(rows: Shaped[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]
     if rows.dtype not in native.DTYPES:
         rows = rows.to(torch.float32 if rows.dtype in SHORT else torch.float64)
     return rows if rows.stride(1) == 1 else rows.contiguous()
+
+
+def joined(pieces: Sequence[Float[Tensor, "rows _"]]) -> list[Float[Tensor, "rows _"]]:
+    """Return matrices that lie side by side, those narrow ones that follow each other as one: many cost a call each."""
+    found: list[Tensor] = []
+    for (narrow, *_), some in groupby(pieces, lambda piece: (piece.shape[1] <= NARROW, piece.dtype, piece.device)):
+        run = list(some)
+        found += [torch.cat(run, 1)] if narrow and len(run) > 1 else run
+    return found
 
 
 def extremes(
@@ -60,7 +72,7 @@ def take(
     if function is not None:
         assert out.stride(1) == total.stride(0) == powers.stride(1) == 1
         at = [x.data_ptr() for x in (total, *powers)]
-        function(*_given(rows, chosen), shift.data_ptr(), out.data_ptr(), out.stride(0), *at, before)
+        function(*_given(rows, chosen), shift.data_ptr(), out.data_ptr(), out.stride(0), *at, before, torch.get_num_threads())
         return
     rows = rows if chosen is None else rows[chosen]
     turned = rows.T if rows.dtype == torch.float64 else rows.T.contiguous()  # before they are widened: it is faster

@@ -251,17 +251,17 @@ def _curve(pair: Pair, order: tuple[int, ...], penalties: tuple[float, ...], *, 
     parts = range(len(joint.split.parts))
     divisor = torch.where(scale > 0, scale, 1.0)
     errors = torch.stack([curves[k] for k in parts]) / divisor  # (parts, sizes, penalties, targets)
-    at_infinity = torch.stack([means[k] for k in parts]) / divisor
-    found = [choose(errors[:, m], at_infinity, scale, grid, Options()) for m in range(len(edges))]
+    at_infinity = (torch.stack([means[k] for k in parts]) / divisor).repeat(1, len(edges))
+    every_size = errors.transpose(1, 2).flatten(2)  # (parts, penalties, sizes times targets)
+    found = choose(every_size, at_infinity, scale.repeat(len(edges)), grid, Options())
     blocks = None
     if row_blocks:
-        maps = [
-            _map(*weights[k], optimum.node, source, targets) for k, optimum in zip(parts, found[-1].optima, strict=True)
-        ]
+        last = found.of(torch.arange((len(edges) - 1) * len(target), len(edges) * len(target)))
+        maps = [_map(*weights[k], optimum.node, source, targets) for k, optimum in zip(parts, last.optima, strict=True)]
         about = joint.moments(joint.split.score_cells, target, crossed=0)
         sides = ([pair.source[k] for k in order], pair.target, torch.arange(len(target)))
         blocks = block_sums(joint, sides, maps, strata(about).means)
-    per_feature = torch.stack([choice.error for choice in found])
+    per_feature = found.error.unflatten(0, (len(edges), len(target)))
     return Curve(order, per_feature, joint.support(target)[1] & (scale > 0), blocks)
 
 
