@@ -39,3 +39,16 @@ def test_a_library_is_compiled_once_for_a_processor_and_left_whole(source, cache
     source.write_text('extern "C" int seven() { return 8; }')
     with pytest.raises(TypeError):  # another source is another library
         load(source)
+
+
+def test_a_compiler_that_knows_no_threads_makes_one_without(source, cache, monkeypatch, tmp_path):
+    if load(source) is None:
+        pytest.skip("no C++ compiler (CXX, c++)")
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in *{native.THREADS}*) exit 1;; esac\nexec ${{REAL:-c++}} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("REAL", native.os.environ.get("CXX", "c++"))
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    assert load(source).seven() == 7
+    assert len(list((tmp_path / "other").rglob("*.so"))) == 1

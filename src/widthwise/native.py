@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC", "-fopenmp")
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
+THREADS = "-fopenmp"  # the threads that PyTorch has; a compiler that knows them not makes one of them
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 log = logging.getLogger("widthwise")
 
@@ -36,6 +38,7 @@ def load(source: Path) -> ctypes.CDLL | None:
         return None
 
 
+@cache
 def function(source: Path, name: str, dtype: torch.dtype, arguments: tuple[Any, ...]) -> Any:
     """Return a library's function for numbers of some type, which returns nothing."""
     found = load(source)
@@ -43,6 +46,13 @@ def function(source: Path, name: str, dtype: torch.dtype, arguments: tuple[Any, 
     function = getattr(found, f"{name}_{DTYPES[dtype]}")
     function.argtypes, function.restype = arguments, None
     return function
+
+
+def matrix(x: Tensor) -> tuple[int, int]:
+    """Return where a matrix has its first number, and how many numbers its rows, each side by side, are apart."""
+    assert x.ndim == 2
+    assert x.shape[1] <= 1 or x.stride(1) == 1, "the numbers of a row are apart"
+    return x.data_ptr(), x.stride(0)
 
 
 def cache_folder() -> Path:
@@ -54,12 +64,14 @@ def cache_folder() -> Path:
 def _key(compiler: list[str], source: Path) -> str:
     """Return a name for the source and the processor and version that the compiler says it compiles for."""
     told = subprocess.run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True)
-    return hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode() + told.stdout).hexdigest()[:16]
+    return hashlib.sha256(source.read_bytes() + " ".join([*FLAGS, THREADS]).encode() + told.stdout).hexdigest()[:16]
 
 
 def _compile(compiler: list[str], source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # whole or not at all, whoever else compiles
         made = Path(folder) / target.name
-        subprocess.run([*compiler, *FLAGS, "-o", str(made), str(source)], capture_output=True, check=True)
+        command = [*compiler, *FLAGS, "-o", str(made), str(source)]
+        if subprocess.run([*command, THREADS], capture_output=True, check=False).returncode:
+            subprocess.run(command, capture_output=True, check=True)
         os.replace(made, target)

@@ -223,9 +223,14 @@ class Regression:
         About the moments' shift, the prediction of a row x of a stratum is x W + c: what the weights make of the
         fit's means is in c already.
         """
-        weights = [f.weights(self._nodes[o.node], targets) for f, o in zip(self.fits, choice.optima, strict=True)]
+
+        def weights(part: tuple[ridge.Ridge, penalty_path.Optimum]) -> Tensor:
+            fit, optimum = part
+            return fit.weights(self._nodes[optimum.node], targets)
+
+        each = self._at_once(weights, list(zip(self.fits, choice.optima, strict=True)))
         means = [f.means for f in self.fits]
-        return [(W, m[:, self._target[targets]] - m[:, self._source] @ W) for W, m in zip(weights, means, strict=True)]
+        return [(W, m[:, self._target[targets]] - m[:, self._source] @ W) for W, m in zip(each, means, strict=True)]
 
     def block_sums(
         self, targets: Int[Tensor, " chosen"], choice: Choice
@@ -242,7 +247,9 @@ class Regression:
     @cached_property
     def _degree_curves(self) -> list[Float[Tensor, " penalties"]]:
         """The effective degrees of freedom of every part's fit at every penalty: no target changes them."""
-        made = {key: fit.degrees(self.penalties) for key, fit in {id(fit): fit for fit in self.fits}.items()}
+        own = {id(fit): fit for fit in self.fits}
+        degrees = self._at_once(lambda fit: fit.degrees(self.penalties), list(own.values()))
+        made = dict(zip(own, degrees, strict=True))
         return [made[id(fit)] for fit in self.fits]
 
     def _degrees(self, degrees: Float[Tensor, " penalties"], chosen: penalty_path.Optimum) -> Float[Tensor, " targets"]:
@@ -355,10 +362,11 @@ def block_sums(
         block = split.block[start + own].to(errors.device)
         stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[start + own]
         X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
-        Y = Y[:, chosen]
+        Y = Y if whole else Y[:, chosen]
         totals.index_add_(0, block, (Y - means[stratum]).square_())
         errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
 
+    whole = torch.equal(chosen, torch.arange(sum(len(joint.columns[name]) for name in target)))
     count = threads.count(errors.device)
     for pieces, start in _scored_rows(joint, {*source, *target}):
         part = part_of[split.cell[start : start + len(pieces[source[0]])]]

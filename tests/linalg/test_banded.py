@@ -41,13 +41,19 @@ def test_it_is_a_rotation_of_the_matrix(size, block, random):
 
 
 @pytest.mark.parametrize(("size", "block"), SIZES)
-def test_it_solves_for_every_shift(size, block, random):
-    S, C = matrix(random, size), torch.from_numpy(random.normal(size=(size, 3)))
+@pytest.mark.parametrize("columns", [1, 3, 32, 75])
+def test_it_solves_for_every_shift(size, block, columns, by, random):
+    S, C = matrix(random, size), torch.from_numpy(random.normal(size=(size, columns)))
     form = banded.reduce(S, block)
-    solved = form.solve(form.rotate(C), SHIFTS)
-    for shift, Z in zip(SHIFTS, solved.unbind(1), strict=True):
+    rotated = form.rotate(C)
+    apart = torch.full((len(rotated), 3, columns + 5), torch.nan, dtype=torch.float64)[:, :, 2 : 2 + columns]
+    assert form.solve(rotated, SHIFTS, apart) is apart
+    each = form.solve_each(rotated, SHIFTS[torch.arange(columns) % 3])
+    for k, shift in enumerate(SHIFTS):
         truth = torch.linalg.solve(S + shift * torch.eye(size, dtype=torch.float64), C)
-        assert torch.allclose(form.back(Z), truth, rtol=0, atol=1e-9 * float(truth.abs().max()))
+        near = {"rtol": 0, "atol": 1e-9 * float(truth.abs().max())}
+        assert torch.allclose(form.back(apart[:, k]), truth, **near)
+        assert torch.allclose(form.back(each)[:, k::3], truth[:, k::3], **near)
 
 
 @pytest.mark.parametrize(("size", "block"), SIZES)

@@ -9,19 +9,6 @@ from widthwise.errors import DataError
 from widthwise.linalg import intake
 from widthwise.linalg.moments import Moments
 
-BY = [
-    pytest.param("ours", marks=pytest.mark.skipif(intake.compiled() is None, reason="no C++ compiler (CXX, c++)")),
-    "pytorch",
-]
-
-
-@pytest.fixture(params=BY)
-def by(request, monkeypatch):
-    """Let it be done by our own library, or by PyTorch as where there is no compiler."""
-    if request.param == "pytorch":
-        monkeypatch.setattr(intake, "compiled", lambda: None)
-    return request.param
-
 
 def rows_of(seed, n, columns, dtype=torch.float64):
     random = np.random.default_rng(seed)
@@ -125,3 +112,30 @@ def test_float32_products_that_are_exact_are_still_float32_products():
     whole.update(torch.arange(24).reshape(8, 3) % 5)
     whole.second  # noqa: B018 - products are made when they are asked for
     assert 0 < whole.rounding < 1e-6
+
+
+@pytest.mark.skipif(intake.compiled() is None, reason="no C++ compiler (CXX, c++)")
+def test_the_number_of_threads_changes_no_bit(seed):
+    rows, shift, before = rows_of(seed, 300, 41, torch.float32), rows_of(seed + 1, 1, 41)[0], torch.get_num_threads()
+    found = []
+    for threads in (1, 2, 5):
+        total, powers = torch.zeros(41).double(), torch.zeros(3, 41).double()
+        out = torch.empty(41, 300).double()
+        torch.set_num_threads(threads)
+        try:
+            intake.take(rows, None, shift, out, total, powers)
+        finally:
+            torch.set_num_threads(before)
+        found.append(torch.cat([out.flatten(), total, powers.flatten()]))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_narrow_matrices_that_follow_each_other_are_one(seed):
+    wide, narrow = rows_of(seed, 7, intake.NARROW + 1), [rows_of(seed + k, 7, 3) for k in range(4)]
+    given = [*narrow[:2], wide, narrow[2].float(), narrow[3]]
+    found = intake.joined(given)
+    assert [tuple(x.shape) for x in found] == [(7, 6), (7, intake.NARROW + 1), (7, 3), (7, 3)]
+    assert [x.dtype for x in found] == [torch.float64, torch.float64, torch.float32, torch.float64]
+    assert torch.equal(torch.cat(found, 1), torch.cat(given, 1))
+    assert found[1] is wide

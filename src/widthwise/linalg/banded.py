@@ -5,15 +5,24 @@ compact form I - V T V'): 2 p^3 flops, nearly all of them matrix products, where
 times that. Then each shift is a block Cholesky factorisation of B, p b^2 flops, and p b for every right-hand side.
 """
 
+import ctypes
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from widthwise import native
+
 BLOCK = 64
 JOINED = 4  # panels that are applied as one
+
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
+ARGUMENTS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, NUMBER)
 
 
 class NotPositive(ArithmeticError):
@@ -87,8 +96,16 @@ class Banded:
     def _solve(
         self, C: Float[Tensor, "padded columns"], shift: float, out: Float[Tensor, "padded columns"]
     ) -> Float[Tensor, "padded columns"]:
-        """Return (B + shift)^-1 C, in `out`: forward with the Cholesky factor, then back."""
+        """Return (B + shift)^-1 C, in `out`: forward with the Cholesky factor, then back.
+
+        Compiled (`banded.cpp`) in half the time; without a compiler, and on a GPU, by PyTorch.
+        """
         inverse, left = self._factor(shift)
+        if C.device.type == "cpu" and compiled() is not None:
+            factor = (x for blocks in (inverse, left) for x in (blocks.data_ptr(), blocks.stride(0)))
+            solve = native.function(SOURCE, "solve", C.dtype, ARGUMENTS)
+            solve(*factor, *inverse.shape[:2], *native.matrix(C), C.shape[1], *native.matrix(out))
+            return out
         right, solved = C.split(self.diagonal.shape[1]), out.split(self.diagonal.shape[1])
         for k, own in enumerate(right):
             own = torch.addmm(own, left[k - 1], solved[k - 1], alpha=-1) if k else own
@@ -139,6 +156,11 @@ class Banded:
     @cached_property
     def _factors(self) -> dict[float, tuple[Tensor, Tensor]]:
         return {}
+
+
+def compiled() -> ctypes.CDLL | None:
+    """Return the compiled library; None without a compiler."""
+    return native.load(SOURCE)
 
 
 def reduce(S: Float[Tensor, "size size"], block: int = BLOCK, *, overwrite: bool = False) -> Banded:

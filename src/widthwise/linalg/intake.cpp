@@ -1,6 +1,6 @@
 // Rows on their way into second moments: their extremes, then the rows less a shift, turned so that a column lies side
-// by side, and the sums of every column's powers. One pass each over rows that lie anywhere. Each thread has columns of its
-// own: sums are in an order that depends on the number of rows alone.
+// by side, and the sums of every column's powers. One pass each over rows that lie anywhere. Each thread has columns of
+// its own: sums are in an order that depends on the number of rows alone.
 
 #include <algorithm>
 #include <cstdint>
@@ -89,12 +89,12 @@ void take(const Rows<T>& x, int64_t rows, int64_t columns, const double* shift, 
     shared(columns, threads, [&](int64_t first, int64_t last) {
         for (int64_t row = 0; row < rows; row += ROWS)
             for (int64_t column = first; column < last; column += COLUMNS) {
-            const int64_t tall = std::min(ROWS, rows - row), wide = std::min(COLUMNS, last - column);
-            if (column + wide > sums.before)
-                tile<T, true>(x, row, tall, column, wide, shift, out, apart, sums);
-            else
-                tile<T, false>(x, row, tall, column, wide, shift, out, apart, sums);
-        }
+                const int64_t tall = std::min(ROWS, rows - row), wide = std::min(COLUMNS, last - column);
+                if (column + wide > sums.before)
+                    tile<T, true>(x, row, tall, column, wide, shift, out, apart, sums);
+                else
+                    tile<T, false>(x, row, tall, column, wide, shift, out, apart, sums);
+            }
     });
 }
 
@@ -107,8 +107,9 @@ void take(const Rows<T>& x, int64_t rows, int64_t columns, const double* shift, 
     }                                                                                                                 \
     extern "C" void take_##name(const T* x, int64_t stride, const int64_t* chosen, int64_t rows, int64_t columns,     \
                                 const double* shift, double* out, int64_t apart, double* total, double* squares,      \
-                                double* cubes, double* fourths, int64_t before, int64_t threads) {                                   \
-        take<T>({x, stride, chosen}, rows, columns, shift, out, apart, {total, {squares, cubes, fourths}, before}, threads);   \
+                                double* cubes, double* fourths, int64_t before, int64_t threads) {                    \
+        take<T>({x, stride, chosen}, rows, columns, shift, out, apart, {total, {squares, cubes, fourths}, before},    \
+                threads);                                                                                             \
     }
 
 EXPORT(float, float32)

@@ -6,7 +6,6 @@ and on a GPU, PyTorch does it.
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -72,7 +71,9 @@ def take(
     if function is not None:
         assert out.stride(1) == total.stride(0) == powers.stride(1) == 1
         at = [x.data_ptr() for x in (total, *powers)]
-        function(*_given(rows, chosen), shift.data_ptr(), out.data_ptr(), out.stride(0), *at, before, torch.get_num_threads())
+        function(
+            *_given(rows, chosen), shift.data_ptr(), out.data_ptr(), out.stride(0), *at, before, torch.get_num_threads()
+        )
         return
     rows = rows if chosen is None else rows[chosen]
     turned = rows.T if rows.dtype == torch.float64 else rows.T.contiguous()  # before they are widened: it is faster
@@ -90,12 +91,8 @@ def compiled() -> ctypes.CDLL | None:
 
 
 def _function(name: str, rows: Tensor) -> Any:
-    return _named(name, rows.dtype) if rows.device.type == "cpu" and compiled() is not None else None
-
-
-@cache
-def _named(name: str, dtype: torch.dtype) -> Any:
-    return native.function(SOURCE, name, dtype, ARGUMENTS[name])
+    there = rows.device.type == "cpu" and compiled() is not None
+    return native.function(SOURCE, name, rows.dtype, ARGUMENTS[name]) if there else None
 
 
 def _given(rows: Tensor, chosen: Tensor | None) -> tuple[Any, ...]:

@@ -15,9 +15,10 @@ from torch import Tensor
 from widthwise.errors import DataError
 from widthwise.linalg import spectral, threads
 from widthwise.linalg.moments import Moments
+from widthwise.linalg.squares import column_squares
 from widthwise.linalg.strata import second_about, squares_about, strata, varying
 
-BLOCK = 256  # columns that are factored at once
+BLOCK = 256  # columns that are factored at once, at most; an eighth of all where they are few
 DEPENDENT = 1e-12  # a column with less of its squares left beside those before it is taken for dependent on them
 PAD = 8  # columns that are only there to keep rows apart
 BAND = 128  # rows of U that are multiplied at once: below its diagonal it is zero
@@ -128,6 +129,8 @@ class _Stack:
     def __init__(self, fit: Design, parts: Sequence[Scored]):
         self.fit, self.parts = fit, parts
         self.size, self.targets = fit.C.shape
+        self.block = min(max(self.size // 8, 64), BLOCK)
+        self.turned = fit.C.T.contiguous()
         rank = max(len(part.root) for part in parts)
         self.band = max(min(BAND, rank), 1)
         self.bands = -(-rank // self.band)
@@ -145,12 +148,12 @@ class _Stack:
     def factor(self, shift: float) -> None:
         """Factor S + shift: one left-looking pass over blocks of columns."""
         M, size = self.values, self.size
-        for start in range(0, size, BLOCK):
-            stop = min(start + BLOCK, size)
+        for start in range(0, size, self.block):
+            stop = min(start + self.block, size)
             block, left = slice(start, stop), M[start:stop, :start].T
             M[start:size, block] = self.fit.S[start:, block]
             M[block, block].diagonal().add_(shift)
-            M[size : self.heads, block] = self.fit.C[block].T
+            M[size : self.heads, block] = self.turned[:, block]
             M[start : self.heads, block].addmm_(M[start : self.heads, :start], left, alpha=-1)
             end = self._fill(start, stop)
             own, failed = torch.linalg.cholesky_ex(M[block, block])
@@ -171,7 +174,7 @@ class _Stack:
             for m, stop in enumerate(edges):
                 if start < stop:  # U is zero left of its diagonal
                     left.addmm_(U[:, start:stop], Z[:, start:stop].T, alpha=-1)
-                    found[:, m] += left.square().view(cross.shape).sum(1)
+                    found[:, m] += column_squares(left, runs=len(self.parts))
                     start = stop
                 else:
                     found[:, m] += self.squares[j]

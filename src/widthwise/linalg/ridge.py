@@ -14,12 +14,12 @@ from torch import Tensor
 from widthwise.errors import UsageError
 from widthwise.linalg import banded, krylov, spectral, threads, triangular
 from widthwise.linalg.moments import Moments
+from widthwise.linalg.squares import column_squares
 from widthwise.linalg.strata import Strata, second_about, second_times, squares_about, strata, varying
 
 STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
 WEIGHTS = 2**22  # in memory at once
-BLOCK = 64  # rows that are squared at once
 PROBES = 8  # random vectors for a trace
 
 
@@ -246,30 +246,15 @@ def errors(
         w = solved[:, chosen]
         fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
         w = w if turned else fit.form.back(w)
-        norms, found = _squares(w).view(len(some), -1), []
+        norms, found = column_squares(w).view(len(some), -1), []
         for part in parts:
             left = triangular.product(part.root, w, work[: len(part.root), chosen])
-            found.append(_squares(left, part.cross).view(len(some), -1) + part.rest - part.jitter * norms)
+            off = column_squares(left, part.cross).view(len(some), -1)
+            found.append(off + part.rest - part.jitter * norms)
         return torch.stack(found)
 
     found = threads.each_in(room, some_errors, penalties.split(at_once), count)
     return torch.cat(found, 1).clamp_min(0)
-
-
-def _squares(
-    left: Float[Tensor, "rows chosen"], cross: Float[Tensor, "rows targets"] | None = None
-) -> Float[Tensor, " chosen"]:
-    """Return the sum of squares of every column; of what it is less `cross`, which is repeated: then `left` is lost."""
-    total = left.new_zeros(left.shape[1])
-    for start in range(0, len(left), BLOCK):
-        rows = left[start : start + BLOCK]
-        if cross is None:
-            total += rows.square().sum(0)
-        else:
-            c = cross[start : start + BLOCK]
-            rows.unflatten(1, (len(total) // max(c.shape[1], 1), c.shape[1])).sub_(c[:, None])
-            total += rows.square_().sum(0)
-    return total
 
 
 def held_out(
@@ -311,4 +296,4 @@ def held_out(
         both = torch.geqrf(both)[0][: both.shape[1]].triu_()
         root, cross = both[:weights, :weights], both[:weights, weights:]
         rest = rest + both[weights:, weights:].square().sum(0)
-    return HeldOut(fit, turned, root, cross, jitter, squares, rest)
+    return HeldOut(fit, turned, root, cross.contiguous(), jitter, squares, rest)
