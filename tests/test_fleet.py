@@ -104,6 +104,10 @@ def test_fleets_hold_equal_architectures_of_at_most_the_tables_size():
     assert sum(map(len, cut)) == 43
     assert max(map(len, cut)) <= fleet.form(narrow[0]).size
     assert [len(group) for group in fleet.groups(narrow, processes=3)] == [13, 13, 14]
+    many = [run(seed, Fraction(1, 2)) for seed in range(2 * fleet.form(narrow[0]).size + 1)]
+    assert len(fleet.groups(many)) == 3
+    assert len(fleet.groups(many, processes=2)) == 4  # two for each, none waits while the other trains a third
+    assert len(fleet.groups(many[:3], processes=4)) == 1  # none of one
     assert all(len({r.width for r in group}) == 1 for group in cut)
     assert [len(group) for group in cut if group[0].width == 1] == [1, 1, 1]
 

@@ -92,7 +92,7 @@ def groups(
     """Return runs cut into fleets: equal but for seed, rate and weight decay, at equal steps.
 
     They are of the table's size, or where networks train together of what `size_of` says of a run and how many are
-    alike; smaller where some of the processes would have none.
+    alike; smaller where some of the processes would have none, or fewer than others.
     """
     alike: dict[tuple, list[Run]] = {}
     for run in runs:
@@ -101,7 +101,8 @@ def groups(
     for members in alike.values():
         usual = form(members[0], device)
         size = size_of(members[0], len(members)) if size_of and usual.together else usual.size
-        pieces = max(-(-len(members) // size), min(processes, len(members) // 2))
+        pieces = -(-len(members) // size)
+        pieces = max(pieces, min(-(-pieces // processes) * processes, len(members) // 2))
         cut += [members[k * len(members) // pieces : (k + 1) * len(members) // pieces] for k in range(pieces)]
     return cut
 
