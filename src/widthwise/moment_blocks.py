@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, pairwise
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from widthwise.config import digest
+from widthwise.linalg import intake
 from widthwise.linalg.moments import PAD, ROWS, Moments
 from widthwise.pairs import CHUNK, Joint
 from widthwise.store import Store
@@ -109,7 +110,7 @@ def _made(joint: Joint, bundles: Sequence[Bundle], blocks: Sequence[Numbers]) ->
         rows = (joint.split.cell == cell).nonzero()[:, 0]
         for start in range(0, len(rows), ROWS):
             values = {k: _values(joint, bundles[k], rows[start : start + ROWS]) for k in numbers}
-            _add(sums, values, {k: _centred(values[k], shifts[k], buffers[k]) for k in numbers})
+            _add(sums, {k: _taken(joint, values[k], shifts[k], buffers[k], sums.get((k, k))) for k in numbers})
         cells.append({block: _packed(own) for block, own in sums.items()})
         joint.tell("features", int((joint.split.cell <= cell).sum()), len(joint.split.cell))
     for block in blocks:  # In the store they take no memory: of what was summed, one is here twice.
@@ -117,15 +118,11 @@ def _made(joint: Joint, bundles: Sequence[Bundle], blocks: Sequence[Numbers]) ->
         yield block, {name: torch.stack([each[name] for each in own]) for name in own[0]}
 
 
-def _values(joint: Joint, bundle: Bundle, rows: Int[Tensor, " rows"]) -> Shaped[Tensor, "rows columns"]:
+def _values(joint: Joint, bundle: Bundle, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows columns"]:
     if not bundle.names:
         assert joint.labels is not None
         return torch.nn.functional.one_hot(joint.labels[rows], joint.classes).to(torch.float32)
-    values = torch.cat([joint.groups[name][rows] for name in bundle.names], 1)
-    if not bool(values.isfinite().all()):
-        for pieces, start in joint.batches():  # as they are numbered there
-            joint.check(pieces, start)
-    return values
+    return intake.plain(torch.cat([joint.groups[name][rows] for name in bundle.names], 1))
 
 
 def _shift(joint: Joint, bundle: Bundle, first: Int[Tensor, " rows"]) -> Float[Tensor, " columns"]:
@@ -134,10 +131,26 @@ def _shift(joint: Joint, bundle: Bundle, first: Int[Tensor, " rows"]) -> Float[T
     return mean if bundle.names else torch.zeros_like(mean)
 
 
-def _centred(
-    values: Shaped[Tensor, "rows columns"], shift: Float[Tensor, " columns"], buffer: Float[Tensor, "columns _"]
+def _taken(
+    joint: Joint,
+    values: Float[Tensor, "rows columns"],
+    shift: Float[Tensor, " columns"],
+    buffer: Float[Tensor, "columns _"],
+    own: Sums | None,
 ) -> Float[Tensor, "columns rows"]:
-    return buffer[:, : len(values)].copy_(values.T).sub_(shift[:, None])
+    """Return values less the shift, turned, in the buffer; what is summed of every column goes to the bundle's sums."""
+    low, high = intake.extremes(values)
+    if bool(low.isnan().any()):
+        for pieces, start in joint.batches():  # as they are numbered there
+            joint.check(pieces, start)
+    centred = buffer[:, : len(values)]
+    if own is None:
+        intake.take(values, None, shift, centred, torch.zeros_like(shift), buffer.new_empty(3, 0))
+    else:
+        intake.take(values, None, shift, centred, own["total"], own["powers"])
+        own["n"] += len(values)
+        own["low"], own["high"] = torch.minimum(own["low"], low), torch.maximum(own["high"], high)
+    return centred
 
 
 def _nothing(first: Float[Tensor, " first"], second: Float[Tensor, " second"]) -> Sums:
@@ -149,25 +162,14 @@ def _nothing(first: Float[Tensor, " first"], second: Float[Tensor, " second"]) -
     return own | {"n": torch.tensor(0), "products": first.new_zeros(len(first), len(first))}
 
 
-def _add(blocks: Mapping[Numbers, Sums], values: Mapping[int, Tensor], centred: Mapping[int, Tensor]) -> None:
-    """Add rows to the sums of blocks: values (rows, columns) and those less the shift (columns, rows), by bundle."""
+def _add(blocks: Mapping[Numbers, Sums], centred: Mapping[int, Float[Tensor, "columns rows"]]) -> None:
+    """Add the products of rows to the sums of blocks: of a bundle with itself only on and right of the diagonal."""
     for (a, b), sums in blocks.items():
-        if a == b:
-            _add_own(sums, values[a], centred[a])
-        else:
+        if a != b:
             sums["products"].addmm_(centred[a], centred[b].T)
-
-
-def _add_own(own: Sums, values: Shaped[Tensor, "rows columns"], centred: Float[Tensor, "columns rows"]) -> None:
-    """Add rows to the sums of one bundle: of products only those on and right of the diagonal."""
-    squares = centred.square()
-    own["n"] += len(values)
-    own["total"] += centred.sum(1)
-    own["powers"] += torch.stack([squares.sum(1), (squares * centred).sum(1), squares.square().sum(1)])
-    own["low"] = torch.minimum(own["low"], values.amin(0))
-    own["high"] = torch.maximum(own["high"], values.amax(0))
-    for top in range(0, len(centred), HEIGHT):
-        own["products"][top : top + HEIGHT, top:].addmm_(centred[top : top + HEIGHT], centred[top:].T)
+            continue
+        for top in range(0, len(centred[a]), HEIGHT):
+            sums["products"][top : top + HEIGHT, top:].addmm_(centred[a][top : top + HEIGHT], centred[a][top:].T)
 
 
 # Half a square of products --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from widthwise.linalg import banded
 
 SHIFTS = torch.tensor([1e-6, 1e-2, 3.0], dtype=torch.float64)
-SIZES = [(1, 4), (4, 4), (5, 4), (8, 4), (30, 4), (31, 7), (200, 64), (129, 64)]
+SIZES = [(1, 4), (4, 4), (5, 4), (8, 4), (30, 4), (31, 7), (200, 64), (129, 64), (600, 64), (530, 7)]
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """S = Q B Q' with B block tridiagonal: one reduction, after which (S + shift)^-1 costs little for every shift.
 
 Householder panels, two-sided (Golub and Van Loan, Matrix Computations, 8.3; Schreiber and Van Loan 1989 for the
-compact form I - V T V'): 2 p^3 flops, nearly all of them matrix products, where an eigendecomposition takes five
+compact form I - V T V'): 4/3 p^3 flops, nearly all of them matrix products, where an eigendecomposition takes seven
 times that. Then each shift is a block Cholesky factorisation of B, p b^2 flops, and p b for every right-hand side.
 """
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from widthwise import native
 
 BLOCK = 64
 JOINED = 4  # panels that are applied as one
+HEIGHT = 256  # rows of a symmetric matrix that are worked on at once, or a few more
 
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -176,17 +178,17 @@ def reduce(S: Float[Tensor, "size size"], block: int = BLOCK, *, overwrite: bool
     added = -size % block
     A = torch.nn.functional.pad(S, (0, added, 0, added)) if added or not overwrite else S
     del S
-    padded = size + added
+    padded, height = size + added, -(-HEIGHT // block) * block
     wide: list[Panel] = []
     panels: list[Panel] = []
     below: list[Tensor] = []
     for start in range(block, padded, block):
         panel, triangle = _panel(A[start:, start - block : start], start)
         V, VT = panel.V, panel.V @ panel.T
-        rest = A[start:, start:]
-        X = rest @ VT
+        rest = _Half(A, start, height)
+        X = rest.times(VT)
         W = X - V @ (0.5 * (VT.T @ X))
-        rest.addmm_(torch.cat([V, W], 1), torch.cat([W, V], 1).T, alpha=-1)
+        rest.subtract(torch.cat([V, W], 1), torch.cat([W, V], 1))
         panels.append(panel)
         below.append(triangle)
         if len(panels) == JOINED or start + block == padded:
@@ -195,6 +197,35 @@ def reduce(S: Float[Tensor, "size size"], block: int = BLOCK, *, overwrite: bool
     blocks = [A[k : k + block, k : k + block].clone() for k in range(0, padded, block)]
     diagonal = torch.stack(blocks) if blocks else A.new_zeros(0, block, block)
     return Banded(size, tuple(wide), diagonal, torch.stack(below) if below else diagonal[:0])
+
+
+@dataclass(frozen=True)
+class _Half:
+    """A symmetric matrix from a row and column on, of which what is right of its diagonal blocks is never looked at."""
+
+    A: Float[Tensor, "size size"]
+    start: int
+    height: int  # of the diagonal blocks, which begin at its multiples
+
+    def times(self, M: Float[Tensor, "rest block"]) -> Float[Tensor, "rest block"]:
+        """Return the matrix times M."""
+        product = torch.zeros_like(M)
+        for rows, own in self._runs():
+            left = self.A[rows, self.start : rows.stop]
+            product[own].addmm_(left, M[: own.stop])
+            product[: own.start].addmm_(left[:, : own.start].T, M[own])
+        return product
+
+    def subtract(self, left: Float[Tensor, "rest both"], right: Float[Tensor, "rest both"]) -> None:
+        """Take left right', which is symmetric, from the matrix."""
+        for rows, own in self._runs():
+            self.A[rows, self.start : rows.stop].addmm_(left[own], right[: own.stop].T, alpha=-1)
+
+    def _runs(self) -> Iterator[tuple[slice, slice]]:
+        """Yield the rows of every diagonal block; and counted from `start`."""
+        for first in range(self.start // self.height * self.height, len(self.A), self.height):
+            top, end = max(first, self.start), min(first + self.height, len(self.A))
+            yield slice(top, end), slice(top - self.start, end - self.start)
 
 
 def _panel(columns: Float[Tensor, "rows block"], start: int) -> tuple[Panel, Float[Tensor, "block block"]]:
