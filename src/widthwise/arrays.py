@@ -49,7 +49,7 @@ def folded(
         UsageError: for folds that cannot be.
         DataError: if their rows do not match, or there is not one group or label a row.
     """
-    sides = {name: reader(features) for name, features in given.items()}
+    sides = {name: reader(features, name) for name, features in given.items()}
     n = _rows(sides)
     rows = k_fold(split, torch.arange(n), folds, groups, nested=nested)
     return Joint(sides, rows, _classes(labels, n), **kept)
@@ -71,8 +71,8 @@ def with_tests(
     Raises:
         DataError: if rows or numbers of features do not match, or there is not one group or label a row.
     """
-    sides = {name: reader(features) for name, features in given.items()}
-    others = {name: reader(features) for name, features in tests.items()}
+    sides = {name: reader(features, name) for name, features in given.items()}
+    others = {name: reader(features, named_test(name)) for name, features in tests.items()}
     n, m = _rows(sides), _rows({named_test(name): side for name, side in others.items()})
     for name, side in sides.items():
         if side.columns != others[name].columns:
@@ -91,9 +91,7 @@ def networks(side: str, given: Sequence[Any]) -> dict[str, Concatenation]:
         UsageError: if they are not a list, or none.
         DataError: if their widths differ.
     """
-    if getattr(given, "ndim", 3) == 2 or isinstance(given, Concatenation | str):
-        raise UsageError(f"{side} must be a list of feature arrays, one a network; not one array.")
-    found = {f"{side}[{k}]": reader(features) for k, features in enumerate(given)}
+    found = {name: reader(features, name) for name, features in listed(side, given).items()}
     if not found:
         raise UsageError(f"{side} is empty; a span gap needs 2 or more wide networks, and narrow ones.")
     first = found[f"{side}[0]"].columns
@@ -104,6 +102,17 @@ def networks(side: str, given: Sequence[Any]) -> dict[str, Concatenation]:
                 "one width. Take another width's gap by itself."
             )
     return found
+
+
+def listed(argument: str, given: Sequence[Any]) -> dict[str, Any]:
+    """Return the features of a list of networks by name: "networks[0]" is the first of the argument `networks`.
+
+    Raises:
+        UsageError: if they are not a list.
+    """
+    if hasattr(given, "ndim") or isinstance(given, Concatenation | str):
+        raise UsageError(f"{argument} must be a list of feature arrays, one a network; not one array.")
+    return {f"{argument}[{k}]": features for k, features in enumerate(given)}
 
 
 def networks_tests(

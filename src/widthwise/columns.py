@@ -86,9 +86,18 @@ def concatenate(*features: Any) -> Concatenation:
     return Concatenation(features)
 
 
-def reader(features: Any) -> Concatenation:
-    """Return any accepted form of features as something that yields batches."""
-    return features if isinstance(features, Concatenation) else Concatenation([features])
+def reader(features: Any, name: str = "features") -> Concatenation:
+    """Return any accepted form of features as something that yields batches; `name` is what the caller calls them.
+
+    Raises:
+        DataError, UsageError: saying the name, for what is no matrix of real numbers.
+    """
+    if isinstance(features, Concatenation):
+        return features
+    try:
+        return Concatenation([features])
+    except (DataError, UsageError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def stacked(first: Concatenation, second: Concatenation) -> Concatenation:
@@ -191,6 +200,7 @@ def _part(part: Any) -> Any:
         raise DataError(f"features must be a matrix (rows, columns) of numbers: {error}") from error
     if part.ndim != 2:
         raise DataError(f"features must be a matrix (rows, columns), not of shape {tuple(part.shape)}.")
+    _check_real(part)
     return part
 
 
@@ -223,17 +233,21 @@ def matrix(batch: Any) -> Tensor:
     tensor = batch.detach() if isinstance(batch, Tensor) else _from_numpy(batch)
     if tensor.ndim != 2:
         raise DataError(f"a batch of features must be a matrix (rows, columns), not of shape {tuple(tensor.shape)}.")
-    if tensor.is_complex():
-        raise DataError(f"features must be real numbers, not {tensor.dtype}.")
+    _check_real(tensor)
     return tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
+
+
+def _check_real(matrix: Tensor | np.ndarray) -> None:
+    real = not matrix.is_complex() if isinstance(matrix, Tensor) else matrix.dtype.kind in "fiub"
+    if not real:
+        raise DataError(f"features must be real numbers, not of type {str(matrix.dtype).removeprefix('torch.')}.")
 
 
 def _from_numpy(batch: Any) -> Tensor:
     array = np.asarray(batch)
     if not array.flags.writeable or min(array.strides, default=0) < 0:
         array = np.array(array)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"features must be real numbers, not of type {array.dtype}.")
+    _check_real(array)
     wide = array.dtype.itemsize > 8 or (array.dtype.kind == "u" and array.dtype.itemsize > 1)
     native = np.dtype(np.float64) if wide else array.dtype.newbyteorder("=")
     return torch.from_numpy(array.astype(native, copy=False))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from widthwise.columns import Concatenation
-from widthwise.errors import NumericsWarning, UsageError
-from widthwise.linalg import limits, nested
+from widthwise.errors import DataError, NumericsWarning, UsageError
+from widthwise.linalg import limits, nested, penalty_path
 from widthwise.measures import growth_curve, span_error
 from widthwise.pairs import Joint, Pair, held_out, k_fold
 
@@ -36,7 +36,7 @@ def test_every_point_is_the_span_error_of_its_networks(split, seed):
     for m in range(1, 5):
         first = [pair.joint.groups[str(k)] for k in range(m)]
         part = Pair(pair.joint, pair.source[:m], ("y",))
-        grid = tuple(q * scales[-1] / scales[m - 1] for q in growth_curve.HALF_DECADES)
+        grid = tuple(q * scales[-1] / scales[m - 1] for q in penalty_path.HALF_DECADES)
         assert len(first) == m
         if split == "test":  # folds have a scale of their own each: there the grid cannot be given
             truth = span_error._spanned(part, span_error.Options(penalties=grid), row_blocks=False)
@@ -122,6 +122,10 @@ def test_what_cannot_be_asked_is_refused(options, told):
     rows = np.random.default_rng(0).normal(size=(100, 3))
     with pytest.raises(UsageError, match=told):
         growth_curve.growth_curve([rows, rows], rows, **options)
+    with pytest.raises(UsageError, match="networks must be a list of feature arrays, one a network; not one array"):
+        growth_curve.growth_curve("features.npy", torch.ones(10, 2))
+    with pytest.raises(DataError, match=r"networks\[1\]: features must be a matrix .* not of shape \(10,\)"):
+        growth_curve.growth_curve([torch.ones(10, 2), torch.ones(10)], torch.ones(10, 2))
     with pytest.raises(UsageError, match="no networks"):
         growth_curve.growth_curve([], rows)
 

@@ -17,7 +17,6 @@ from widthwise.errors import UsageError
 from widthwise.linalg import limits, nested
 from widthwise.linalg.intervals import Interval, jackknife_gap
 from widthwise.linalg.moments import Moments
-from widthwise.linalg.penalty_path import HALF_DECADES
 from widthwise.linalg.strata import strata
 from widthwise.measures.base import Score
 from widthwise.pairs import Pair
@@ -125,24 +124,24 @@ def growth_curve(
         >>> [round(error, 2) for error in curve.mean]
         [0.5, 0.0]
     """
-    if not networks:
+    sides = arrays.listed("networks", networks)
+    if not sides:
         raise UsageError("there are no networks; pass a list with the features of one or more.")
-    names = [f"networks[{k}]" for k in range(len(networks))]
-    given_tests = [None] * len(networks) if networks_test is None else list(networks_test)
-    if len(given_tests) != len(networks):
-        raise UsageError(f"there are {len(networks)} networks and test rows of {len(given_tests)}; pass one of each.")
+    tests = dict.fromkeys(sides) if networks_test is None else arrays.listed("networks", networks_test)
+    if len(tests) != len(sides):
+        raise UsageError(f"there are {len(sides)} networks and test rows of {len(tests)}; pass one of each.")
     joint = arrays.joint(
-        dict(zip(names, networks, strict=True)) | {"target": target},
-        dict(zip(names, given_tests, strict=True)) | {"target": target_test},
+        sides | {"target": target},
+        tests | {"target": target_test},
         split,
         folds=folds,
         groups=groups,
-        sources=tuple(names),
+        sources=tuple(sides),
         precision=precision,
         device=device,
     )
-    pair = Pair(joint, tuple(names), ("target",))
-    score = measure(pair, orders=orders, leave_out=leave_out, penalties=given(penalties))
+    pair = Pair(joint, tuple(sides), ("target",))
+    score = measure(pair, orders=orders, leave_out=leave_out, penalties=penalties)
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in score.values.items()}
     return GrowthCurve(**values, per_feature=score.arrays["per_feature"])
 
@@ -169,7 +168,7 @@ def measure(
     *,
     orders: int = 1,
     leave_out: bool | None = None,
-    penalties: tuple[float, ...] = HALF_DECADES,
+    penalties: Any = None,
     row_blocks: bool = False,
 ) -> Score:
     """Return the growth curve of a pair: the span error of its first source networks, for every number of them.
@@ -180,7 +179,7 @@ def measure(
             all orders meet, so their spread says nothing of it.
         leave_out: leave every network (or one of 16 groups of them) out in turn, for intervals over networks; by
             default where there are at most 2,048 source features.
-        penalties: relative to the scale of all networks together.
+        penalties: relative to the scale of all networks together; half decades from 1e-9 to 10 if left out.
         row_blocks: keep all networks' sums of squared error and of squares by (row block, target), for intervals over
             rows.
 
@@ -188,7 +187,7 @@ def measure(
         UsageError: if orders or leaving out is asked of more than 2,048 source features, or a penalty is below 1e-10.
         DataError: if features are collinear beyond the smallest penalty.
     """
-    p = len(pair.source_columns)
+    p, penalties = len(pair.source_columns), given(penalties)
     leave_out = p <= LARGEST if leave_out is None else leave_out
     if p > LARGEST and (orders > 1 or leave_out):
         raise UsageError(
