@@ -63,3 +63,12 @@ def test_what_was_picked_is_kept_though_the_machine_is_slower_now(step, tmp_path
     assert budget.fitted(study, store, 800.0) == first
     with pytest.raises(UsageError, match=r"13 min are too few for this study: 5 epochs of 1,000 rows take about"):
         budget.fitted(study, Store(tmp_path / "other"), 800.0)
+
+
+def test_the_size_of_fleets_that_is_asked_for_counts(step, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "step_seconds", lambda runs, shape, batch, device: 0.2)  # however many train as one
+    study, means = load_study(STUDY | {"wide": 8}), {"device": "cpu", "jobs": 1}
+    pairs, all_of_them = (
+        budget.fitted(study, Store(tmp_path / str(size)), 1500.0, **means, fleet_size=size)[0] for size in (2, 8)
+    )
+    assert pairs.training.epochs < all_of_them.training.epochs

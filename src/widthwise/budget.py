@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from widthwise import config, cost, samples, words
 from widthwise.errors import UsageError
@@ -29,7 +30,13 @@ def seconds(text: str) -> float:
 
 
 def fitted(
-    study: config.Study, store: Store, within: float, *, device: str = "cpu", jobs: int | None = None
+    study: config.Study,
+    store: Store,
+    within: float,
+    *,
+    device: str = "cpu",
+    jobs: int | None = None,
+    fleet_size: int | None = None,
 ) -> tuple[config.Study, str]:
     """Return the study with as many rows and epochs as fit a time, and in words what was picked.
 
@@ -42,10 +49,11 @@ def fitted(
     """
     if study.training.fresh:
         raise UsageError("--budget picks rows of a data set; of fresh samples set training.epochs, and see `plan`.")
-    key = config.digest([study.plain(), round(within), device, jobs])
+    by = {"device": device, "jobs": jobs, "fleet_size": fleet_size}
+    key = config.digest([study.plain(), round(within), device, jobs, *([fleet_size] if fleet_size else [])])
     kept = store.get(KIND, key)
     if kept is None:
-        rows, epochs, takes = _pick(study, store, within, device, jobs)
+        rows, epochs, takes = _pick(study, store, within, by)
         picked = {"rows": rows, "epochs": epochs, "seconds": takes}
         kept = store.make(KIND, key, lambda folder: _write(folder, picked), {"title": study.title})
     rows, epochs, takes = (kept.json("picked")[name] for name in ("rows", "epochs", "seconds"))
@@ -57,16 +65,14 @@ def fitted(
     return _with(study, rows, epochs), told
 
 
-def _pick(
-    study: config.Study, store: Store, within: float, device: str, jobs: int | None
-) -> tuple[int | str, int, float]:
+def _pick(study: config.Study, store: Store, within: float, by: dict[str, Any]) -> tuple[int | str, int, float]:
     """Return rows, epochs and the seconds that they take."""
     samples.decode(study.data, store)  # how many rows there are is not to be guessed
     wanted = study.training.epochs
     fewest = min(wanted, max(FEWEST_EPOCHS, math.ceil(wanted / 4)))
     rows, least = study.data.rows, 0.0
     for rows in _shares(study.data.rows, cost.rows_of(study, store)):
-        parts = cost.plan(_with(study, rows, wanted), store, device=device, jobs=jobs).seconds
+        parts = cost.plan(_with(study, rows, wanted), store, **by).seconds
         fixed, training = sum(parts.values()) - parts["training"], parts["training"]
         fits = fixed + training <= within
         epochs = wanted if fits else math.floor((within - fixed) / training * wanted) if training else -1

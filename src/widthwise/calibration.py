@@ -9,7 +9,7 @@ from functools import cache
 
 import torch
 
-from widthwise import fleet, machine
+from widthwise import devices, fleet, machine
 from widthwise.config import Run, digest
 from widthwise.errors import StorageError
 from widthwise.linalg import memory
@@ -80,9 +80,9 @@ def _measured(run: Run, shape: tuple[int, ...], batch: int, sizes: Sequence[int]
 
 def _machine(device: str) -> list[str]:
     made = environment()
-    card = [torch.cuda.get_device_name(device)] if device.startswith("cuda") else []
+    card = [torch.cuda.get_device_name(device)] if devices.is_card(device) else []
     return [made["machine"], made["versions"]["torch"], made["versions"]["widthwise"], *card]
 
 
 def _memory(device: str) -> float:
-    return float(torch.cuda.mem_get_info(device)[0]) if device.startswith("cuda") else memory.physical()
+    return float(torch.cuda.mem_get_info(device)[0]) if devices.is_card(device) else memory.physical()

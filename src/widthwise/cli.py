@@ -230,7 +230,7 @@ def _study(
     from widthwise import study_file
     from widthwise.config import Study, load_study
 
-    _check(common)
+    common.check()
     told = study_file.overrides(overrides, Study.model_fields, [*vars(common), "preset", "budget"])
     if common.data is not None:
         told["data.root"] = str(common.data)
@@ -240,20 +240,9 @@ def _study(
     from widthwise import budget as budgets
 
     within = budgets.seconds(budget)
-    study, picked = budgets.fitted(study, _store(common), within, device=common.device, jobs=common.jobs)
+    study, picked = budgets.fitted(study, _store(common), within, **common.means)
     print(picked, file=sys.stderr)
     return study
-
-
-def _check(common: Common) -> None:
-    if common.jobs is not None and common.jobs < 1:
-        raise UsageError(f"--jobs must be at least 1, not {common.jobs}.")
-    if common.fleet is not None and common.fleet < 2:
-        raise UsageError(f"--fleet must be at least 2, not {common.fleet}; leave it out to have it measured.")
-    if common.device != "cpu":
-        from widthwise import devices
-
-        devices.named(common.device, "--device")
 
 
 def _store(common: Common) -> "Store":

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from widthwise.errors import UsageError
+
 _everywhere = Group("Everywhere")
 
 
@@ -34,6 +36,21 @@ class Common:
     def means(self) -> dict[str, Any]:
         """By what networks train, as `run` and `plan` take it."""
         return {"device": self.device, "jobs": self.jobs, "fleet_size": self.fleet}
+
+    def check(self) -> None:
+        """Refuse what no command can take.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError(f"--jobs must be at least 1, not {self.jobs}.")
+        if self.fleet is not None and self.fleet < 2:
+            raise UsageError(f"--fleet must be at least 2, not {self.fleet}; leave it out to have it measured.")
+        if self.device != "cpu":
+            from widthwise import devices
+
+            devices.named(self.device, "--device")
 
 
 NOTHING = Common()

@@ -29,6 +29,11 @@ def named(name: str | torch.device, option: str = "device") -> torch.device:
     return device
 
 
+def is_card(device: str | torch.device) -> bool:
+    """Return whether a device, or the one of a name, is a card."""
+    return torch.device(device).type == "cuda"
+
+
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on a device; from the processor to a card, without waiting until it is there."""
     if tensor.is_cuda or device.type != "cuda":

@@ -58,11 +58,10 @@ def span(
         key: Name of the array in files that hold several.
         target_key: Name of the target's array, where it is another.
     """
-    from widthwise import arrays, devices, files
+    from widthwise import arrays, files
     from widthwise.measures.span_error import SpanError, between
 
-    devices.named(common.device, "--device")
-
+    common.check()
     sides = files.sides(source, target, source_test, target_test, key, target_key)
     tests = {name: sides.pop(f"{name}_test", None) for name in ("source", "target")}
     rows, scored = len(sides["source"]), len(tests["source"] or sides["source"])
@@ -169,11 +168,10 @@ def gap(
         precision: "float64", or "float32_chunks", which is faster, for 3e-7 in an error; not for steep spectra.
         key: Name of the array in files that hold several.
     """
-    from widthwise import devices, files
+    from widthwise import files
     from widthwise.array_gap import span_gap
 
-    devices.named(common.device, "--device")
-
+    common.check()
     sides = {"wide": wide, "narrow": narrow, "wide_test": wide_test, "narrow_test": narrow_test}
     read = files.fleets({name: given for name, given in sides.items() if given}, key)
     rows = len(read["wide"][0])

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from widthwise import family
+from widthwise import devices, family
 from widthwise.active import Active
 from widthwise.config import Run, Training, digest
 from widthwise.layers import stack, unstack
@@ -74,7 +74,7 @@ HALF_ON_CUDA = ("resnet18", "vgg16")
 
 def form(run: Run, device: str = "cpu") -> Form:
     """Return the form of a run: from its architecture, narrowest layer and precision, and the kind of device."""
-    kind = "cuda" if device.startswith("cuda") else "cpu"
+    kind = "cuda" if devices.is_card(device) else "cpu"
     narrowest = min(family.member("networks", run.network.kind).widths(run.scale, **run.network.options))
     found = next((form for below, form in _rules(kind, run.network.kind) if narrowest < below), ALONE)
     half = kind == "cuda" and run.network.kind in HALF_ON_CUDA

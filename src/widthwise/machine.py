@@ -18,7 +18,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from widthwise import family, fleet
+from widthwise import devices, family, fleet
 from widthwise.config import Run
 from widthwise.data.base import Endless
 from widthwise.dropout import give_streams
@@ -36,7 +36,7 @@ QUICK = 0.1  # seconds: below it steps of a whole batch are timed
 def processes(device: str) -> int:
     """Return how many processes work at the same time unless told otherwise: one a core, one on a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if device.startswith("cuda") else cores
+    return 1 if devices.is_card(device) else cores
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def step_seconds(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device
 
 
 def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device: str) -> float:
-    steps = STEPS + (WARM if device.startswith("cuda") else 0)
+    steps = STEPS + (WARM if devices.is_card(device) else 0)
     samples = random_samples(runs[0], shape, batch * steps)
     network = fleet.build(runs, samples, device)
     once = {"epochs": 1, "batch_size": batch} | ({"fresh": steps} if runs[0].training.fresh else {})
@@ -98,7 +98,7 @@ def _timed_step(runs: Sequence[Run], shape: tuple[int, ...], batch: int, device:
     ends = [time.perf_counter()]
 
     def ended(step: int, steps: int) -> None:
-        if device.startswith("cuda"):
+        if devices.is_card(device):
             torch.cuda.synchronize(device)
         ends.append(time.perf_counter())
 
