@@ -230,7 +230,9 @@ W, N = networks(rows=60)
         ),
         (W, N, {"count": 2, "groups": [1]}, DataError, "groups have shape"),
         (W, N, {"count": 2, "precision": "half"}, UsageError, "precision must be"),
-        ([W[0], W[1] * 0], N, {"count": 2}, DataError, r"wide\[1\]: none of its features varies on enough"),
+        ([W[0], W[1] * 0], N, {"count": 2}, DataError, r"wide\[1\]: none of its features varies on 20 effective"),
+        (W, N, {"margin": -1.0}, UsageError, "margin must be a number, 0 or more; not -1.0"),
+        (W, N, {"margin": float("nan")}, UsageError, "margin must be a number, 0 or more; not nan"),
     ],
 )
 def test_what_gives_no_gap_is_one_clear_error(wide, narrow, options, error, told):

@@ -153,7 +153,7 @@ def test_columns_that_are_not_numbers_are_left_out_and_said(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.zeros(5), r"shape \(5,\); it must be \(rows, features\)"),
+        (np.zeros(5), r"shape \(5,\); it must be a matrix \(rows, features\)"),
         (np.zeros((5, 0)), r"shape \(5, 0\)"),
         (np.zeros((2, 2), complex), "complex128; features must be real numbers"),
         (np.array([["a"]]), "features must be real numbers"),

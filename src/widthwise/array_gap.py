@@ -19,7 +19,7 @@ from widthwise.linalg import intervals
 from widthwise.linalg.intervals import Interval
 from widthwise.measures.base import Score
 from widthwise.measures.span_error import CROWDED
-from widthwise.pairs import Joint, Tell, silent
+from widthwise.pairs import SUPPORT_ROWS, Joint, Tell, silent
 from widthwise.words import for_json
 
 TOGETHER = 6144  # columns of one joint: its moments take 60 bytes for each pair of columns
@@ -156,7 +156,7 @@ def span_gap(
         tell: is told how far it is: "features" or "scores", what is done, all there is.
 
     Raises:
-        UsageError: for too few networks, or options that cannot be.
+        UsageError: for too few networks, a margin below 0, or options that cannot be.
         DataError: for features that are not finite, or whose rows or widths do not match.
 
     Example:
@@ -168,6 +168,8 @@ def span_gap(
         >>> span_gap(wide, narrow, matching="features").value > 0.1
         True
     """
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+        raise UsageError(f"margin must be a number, 0 or more; not {margin!r}.")
     sides = arrays.networks("wide", wide) | arrays.networks("narrow", narrow)
     S, N = (sum(name.startswith(side) for name in sides) for side in ("wide[", "narrow["))
     if S < 2:
@@ -275,7 +277,10 @@ def _scores(
         for c in sorted(comparisons, key=scoring.fit):
             scores[c] = scoring.score(c, joint, beside, name)
             if math.isnan(scores[c].value):
-                raise DataError(f"{names[c.target[0]]}: none of its features varies on enough {split} rows. Use more.")
+                raise DataError(
+                    f"{names[c.target[0]]}: none of its features varies on {SUPPORT_ROWS:.0f} effective rows or more "
+                    f"of the {split} ones (a Gaussian feature on a third of them). Use more rows."
+                )
             tell("scores", len(scores), len(wanted))
     return scores
 

@@ -104,15 +104,17 @@ def networks(side: str, given: Sequence[Any]) -> dict[str, Concatenation]:
     return found
 
 
-def listed(argument: str, given: Sequence[Any]) -> dict[str, Any]:
-    """Return the features of a list of networks by name: "networks[0]" is the first of the argument `networks`.
+def listed(argument: str, given: Any, side: str = "") -> dict[str, Any]:
+    """Return the features of a list of networks by name: "wide[0]" is the first of the argument `wide`, or of `side`.
 
     Raises:
         UsageError: if they are not a list.
     """
-    if hasattr(given, "ndim") or isinstance(given, Concatenation | str):
-        raise UsageError(f"{argument} must be a list of feature arrays, one a network; not one array.")
-    return {f"{argument}[{k}]": features for k, features in enumerate(given)}
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        one = hasattr(given, "ndim") or isinstance(given, Concatenation | str)
+        what = "one array" if one else type(given).__name__
+        raise UsageError(f"{argument} must be a list of feature arrays, one a network; not {what}.")
+    return {f"{side or argument}[{k}]": features for k, features in enumerate(given)}
 
 
 def networks_tests(
@@ -127,7 +129,7 @@ def networks_tests(
         return {}
     if wide is None or narrow is None:
         raise UsageError("wide_test and narrow_test are given together, or neither.")
-    found = {f"{side}[{k}]": x for side, of in (("wide", wide), ("narrow", narrow)) for k, x in enumerate(of)}
+    found = listed("wide_test", wide, "wide") | listed("narrow_test", narrow, "narrow")
     if found.keys() != sides.keys():
         raise UsageError(
             f"there are {len(wide)} networks in wide_test and {len(narrow)} in narrow_test, and {len(sides)} in wide "

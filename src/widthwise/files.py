@@ -268,7 +268,9 @@ def _opened(path: Path, key: str | None) -> Opened:
         rows, ids = read(path, key)
     shape = tuple(rows.shape)
     if len(shape) != 2 or 0 in shape:
-        raise DataError(f"{path} holds an array of shape {shape}; it must be (rows, features), neither 0.")
+        raise DataError(
+            f"{path} holds an array of shape {shape}; it must be a matrix (rows, features) with some of each."
+        )
     if ids is not None and ids.shape != shape[:1]:
         raise DataError(f"{path} has {IDS} of shape {ids.shape} for {shape[0]} rows; give one a row.")
     return rows, ids

@@ -349,7 +349,7 @@ class Joint:
                 place, value = self.groups[name].place(start + row), rows[row, column].item()
                 raise DataError(
                     f"{name}: {place}, column {column} is {value}; features must be finite numbers. Leave such rows "
-                    "out of source and target alike, or look for what diverged."
+                    "out of all features alike, or look for what diverged."
                 )
 
     def _empty(self, shift: Float[Tensor, " columns"]) -> list[Moments]:

@@ -116,6 +116,8 @@ def test_arrays_give_what_their_pair_gives(seed):
     [
         ({"penalties": [1e-12, 1.0]}, "penalties of 1e-10 and above; got 1e-12"),
         ({"networks_test": [np.zeros((5, 2))]}, "2 networks and test rows of 1"),
+        ({"networks_test": "rows.npy"}, "networks_test must be a list of feature arrays, one a network; not one array"),
+        ({"orders": 0}, "orders must be a whole number, 1 or more; not 0"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(options, told):

@@ -60,12 +60,14 @@ class GrowthCurve:
     method: str = "jackknife"
 
     def __str__(self) -> str:
+        if len(self.networks) == 1:
+            return f"1 network misses {self.mean[0]:.3f} of the target"
         low, high = self.low[-1], self.high[-1]
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}] over networks"
         end = "" if self.limit is None else f", towards {self.limit:.3f} with more"
         return (
             f"{self.networks[-1]} networks together miss {self.mean[-1]:.3f}{interval} of the target, "
-            f"the first alone {self.mean[0]:.3f}{end}"
+            f"{'the first' if self.orders == 1 else 'one'} alone {self.mean[0]:.3f}{end}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +129,9 @@ def growth_curve(
     sides = arrays.listed("networks", networks)
     if not sides:
         raise UsageError("there are no networks; pass a list with the features of one or more.")
-    tests = dict.fromkeys(sides) if networks_test is None else arrays.listed("networks", networks_test)
+    tests = dict.fromkeys(sides)
+    if networks_test is not None:
+        tests = arrays.listed("networks_test", networks_test, "networks")
     if len(tests) != len(sides):
         raise UsageError(f"there are {len(sides)} networks and test rows of {len(tests)}; pass one of each.")
     joint = arrays.joint(
@@ -184,9 +188,12 @@ def measure(
             rows.
 
     Raises:
-        UsageError: if orders or leaving out is asked of more than 2,048 source features, or a penalty is below 1e-10.
+        UsageError: for orders that are no number of them, or if they or leaving out is asked of more than 2,048 source
+            features, or a penalty is below 1e-10.
         DataError: if features are collinear beyond the smallest penalty.
     """
+    if isinstance(orders, bool) or not isinstance(orders, int) or orders < 1:
+        raise UsageError(f"orders must be a whole number, 1 or more; not {orders!r}.")
     p, penalties = len(pair.source_columns), given(penalties)
     leave_out = p <= LARGEST if leave_out is None else leave_out
     if p > LARGEST and (orders > 1 or leave_out):

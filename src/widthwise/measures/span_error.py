@@ -383,8 +383,9 @@ def _warn(result: SpanError) -> None:
         )
     if math.isnan(result.mean):
         told.append(
-            f"none of {len(result.per_feature)} target features varies on {SUPPORT_ROWS:.0f} or more of "
-            f"{result.rows} rows, so there is no mean; mean_all is over those that vary at all. Use more rows."
+            f"none of {len(result.per_feature)} target features varies on {SUPPORT_ROWS:.0f} effective rows or more, "
+            f"of {result.rows} (a Gaussian one on a third of them), so there is no mean; mean_all is over those that "
+            "vary at all. Use more rows."
         )
     for sentence in told:
         warnings.warn(sentence, NumericsWarning, stacklevel=4)
