@@ -238,3 +238,9 @@ W, N = networks(rows=60)
 def test_what_gives_no_gap_is_one_clear_error(wide, narrow, options, error, told):
     with pytest.raises(error, match=told):
         gap(wide, narrow, **options)
+
+
+def test_a_stack_of_networks_is_as_good_as_a_list(seed):
+    wide, narrow = networks(rows=200)
+    given, stacked = span_gap(wide, narrow, count=2), span_gap(np.stack(wide), np.stack(narrow), count=2)
+    assert stacked.value == given.value

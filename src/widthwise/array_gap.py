@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 from widthwise import arrays, gap_rows, gaps, scoring
@@ -168,7 +169,7 @@ def span_gap(
         >>> span_gap(wide, narrow, matching="features").value > 0.1
         True
     """
-    if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < math.inf:
+    if isinstance(margin, bool) or not isinstance(margin, Real) or not 0 <= margin < math.inf:
         raise UsageError(f"margin must be a number, 0 or more; not {margin!r}.")
     sides = arrays.networks("wide", wide) | arrays.networks("narrow", narrow)
     S, N = (sum(name.startswith(side) for name in sides) for side in ("wide[", "narrow["))

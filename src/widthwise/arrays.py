@@ -1,6 +1,6 @@
 """Arrays that a caller gives: checked against each other, and made the joint of one split of their rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,8 +110,10 @@ def listed(argument: str, given: Any, side: str = "") -> dict[str, Any]:
     Raises:
         UsageError: if they are not a list.
     """
-    if not isinstance(given, Sequence) or isinstance(given, str):
-        one = hasattr(given, "ndim") or isinstance(given, Concatenation | str)
+    one = (
+        isinstance(given, Concatenation | str) or getattr(given, "ndim", 3) != 3
+    )  # a stack of them is as good as a list
+    if one or not isinstance(given, Iterable):
         what = "one array" if one else type(given).__name__
         raise UsageError(f"{argument} must be a list of feature arrays, one a network; not {what}.")
     return {f"{side or argument}[{k}]": features for k, features in enumerate(given)}

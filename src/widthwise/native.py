@@ -20,6 +20,7 @@ from torch import Tensor
 
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-std=c++17", "-shared", "-fPIC")
 THREADS = "-fopenmp"  # the threads that PyTorch has; a compiler that knows them not makes one of them
+POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 log = logging.getLogger("widthwise")
 

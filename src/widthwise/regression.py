@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import UsageError
-from widthwise.linalg import krylov, penalty_path, ridge, threads
+from widthwise.linalg import half_square, krylov, penalty_path, ridge, threads
 from widthwise.linalg import strata as centring
 from widthwise.linalg.moments import Moments
 from widthwise.pairs import Joint
@@ -362,11 +362,12 @@ def block_sums(
         block = split.block[start + own].to(errors.device)
         stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[start + own]
         X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
-        Y = Y if whole else Y[:, chosen]
+        Y = Y[:, picked]
         totals.index_add_(0, block, (Y - means[stratum]).square_())
         errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
 
-    whole = torch.equal(chosen, torch.arange(sum(len(joint.columns[name]) for name in target)))
+    run = half_square.consecutive(chosen)
+    picked = chosen if run is None else run  # of a run of columns without a copy
     count = threads.count(errors.device)
     for pieces, start in _scored_rows(joint, {*source, *target}):
         part = part_of[split.cell[start : start + len(pieces[source[0]])]]

@@ -48,10 +48,12 @@ def test_it_solves_for_every_shift(size, block, columns, by, random):
     rotated = form.rotate(C)
     apart = torch.full((len(rotated), 3, columns + 5), torch.nan, dtype=torch.float64)[:, :, 2 : 2 + columns]
     assert form.solve(rotated, SHIFTS, apart) is apart
+    solved = form.solve(rotated, SHIFTS)
     each = form.solve_each(rotated, SHIFTS[torch.arange(columns) % 3])
     for k, shift in enumerate(SHIFTS):
         truth = torch.linalg.solve(S + shift * torch.eye(size, dtype=torch.float64), C)
         near = {"rtol": 0, "atol": 1e-9 * float(truth.abs().max())}
+        assert torch.allclose(form.back(solved[:, k]), truth, **near)
         assert torch.allclose(form.back(apart[:, k]), truth, **near)
         assert torch.allclose(form.back(each)[:, k::3], truth[:, k::3], **near)
 

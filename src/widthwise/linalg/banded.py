@@ -16,14 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from widthwise import native
+from widthwise.native import NUMBER, POINTER
 
 BLOCK = 64
 JOINED = 4  # panels that are applied as one
 HEIGHT = 256  # rows of a symmetric matrix that are worked on at once, or a few more
-
-
 SOURCE = Path(__file__).with_suffix(".cpp")
-POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
 ARGUMENTS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, NUMBER)
 
 

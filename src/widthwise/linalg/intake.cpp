@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int64_t ROWS = 128; // of a tile, which is read by rows and written by columns: the first cache holds it
+constexpr int64_t ROWS = 128;  // of a tile, which is read by rows and written by columns: the first cache holds it
 constexpr int64_t COLUMNS = 8;
 
 // Rows of a matrix: all from the first on, or those of the numbers in `chosen`.

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from widthwise import native
+from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 NARROW = 128  # columns
-POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
 ROWS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER)  # a matrix: its first value, its stride, chosen rows, its shape
 ARGUMENTS = {
     "extremes": (*ROWS, POINTER, POINTER, POINTER),

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from widthwise import native
+from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-POINTER, NUMBER = ctypes.c_void_p, ctypes.c_int64
 ARGUMENTS = (POINTER, *[NUMBER] * 5, POINTER, NUMBER, POINTER)
 BLOCK = 64  # rows that PyTorch squares at once
 

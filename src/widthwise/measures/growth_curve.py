@@ -6,6 +6,7 @@ together, so that a curve of m networks has the same absolute grid throughout; t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -192,7 +193,7 @@ def measure(
             features, or a penalty is below 1e-10.
         DataError: if features are collinear beyond the smallest penalty.
     """
-    if isinstance(orders, bool) or not isinstance(orders, int) or orders < 1:
+    if isinstance(orders, bool) or not isinstance(orders, Integral) or orders < 1:
         raise UsageError(f"orders must be a whole number, 1 or more; not {orders!r}.")
     p, penalties = len(pair.source_columns), given(penalties)
     leave_out = p <= LARGEST if leave_out is None else leave_out
