@@ -110,9 +110,8 @@ def listed(argument: str, given: Any, side: str = "") -> dict[str, Any]:
     Raises:
         UsageError: if they are not a list.
     """
-    one = (
-        isinstance(given, Concatenation | str) or getattr(given, "ndim", 3) != 3
-    )  # a stack of them is as good as a list
+    # An array of three dimensions is as good as a list of matrices.
+    one = isinstance(given, Concatenation | str) or getattr(given, "ndim", 3) != 3
     if one or not isinstance(given, Iterable):
         what = "one array" if one else type(given).__name__
         raise UsageError(f"{argument} must be a list of feature arrays, one a network; not {what}.")
