@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from widthwise.config import digest
-from widthwise.linalg import intake
-from widthwise.linalg.moments import PAD, ROWS, Moments
+from widthwise.linalg import intake, packed
+from widthwise.linalg.moments import Moments
+from widthwise.linalg.packed import ROWS, Packed, Product
 from widthwise.pairs import CHUNK, Joint
 from widthwise.store import Store
 
@@ -24,7 +25,6 @@ VERSION = 1
 COLUMNS = 128  # of a bundle: products of more are no faster, and those of less are many files
 CELL = 256  # rows of a cell: of fewer, sums are made as quickly as they are read (docs/log)
 LARGEST = 2e9  # bytes of one joint's blocks: of more, none is kept
-HEIGHT = 128  # rows of products that are made at once of a bundle with itself, of which only half are kept
 
 Numbers = tuple[int, int]  # of the two bundles of a block: the same one twice, or the first before the second
 Sums = dict[str, Tensor]
@@ -103,14 +103,17 @@ def _made(joint: Joint, bundles: Sequence[Bundle], blocks: Sequence[Numbers]) ->
     numbers = sorted({k for block in blocks for k in block})
     first = torch.arange(min(CHUNK, len(joint.split.cell)))
     shifts = {k: _shift(joint, bundles[k], first) for k in numbers}
-    buffers = {k: shift.new_empty(len(shift), ROWS + PAD) for k, shift in shifts.items()}
+    buffers = {k: Packed(len(shift), shift.device) for k, shift in shifts.items()}
     cells: list[dict[Numbers, Sums]] = []
     for cell in range(joint.split.cells):
         sums = {block: _nothing(*(shifts[k] for k in block)) for block in blocks}
+        products = [_product(buffers[a], buffers[b], own["products"]) for (a, b), own in sums.items()]
         rows = (joint.split.cell == cell).nonzero()[:, 0]
         for start in range(0, len(rows), ROWS):
-            values = {k: _values(joint, bundles[k], rows[start : start + ROWS]) for k in numbers}
-            _add(sums, {k: _taken(joint, values[k], shifts[k], buffers[k], sums.get((k, k))) for k in numbers})
+            some = rows[start : start + ROWS]
+            for k in numbers:
+                _take(joint, _values(joint, bundles[k], some), shifts[k], buffers[k], sums.get((k, k)))
+            packed.add(products, len(some))
         cells.append({block: _packed(own) for block, own in sums.items()})
         joint.tell("features", int((joint.split.cell <= cell).sum()), len(joint.split.cell))
     for block in blocks:  # In the store they take no memory: of what was summed, one is here twice.
@@ -131,26 +134,24 @@ def _shift(joint: Joint, bundle: Bundle, first: Int[Tensor, " rows"]) -> Float[T
     return mean if bundle.names else torch.zeros_like(mean)
 
 
-def _taken(
+def _take(
     joint: Joint,
     values: Float[Tensor, "rows columns"],
     shift: Float[Tensor, " columns"],
-    buffer: Float[Tensor, "columns _"],
+    buffer: Packed,
     own: Sums | None,
-) -> Float[Tensor, "columns rows"]:
-    """Return values less the shift, turned, in the buffer; what is summed of every column goes to the bundle's sums."""
+) -> None:
+    """Put values less the shift into the buffer; what is summed of every column goes to the bundle's sums."""
     low, high = intake.extremes(values)
     if bool(low.isnan().any()):
         for pieces, start in joint.batches():  # as they are numbered there
             joint.check(pieces, start)
-    centred = buffer[:, : len(values)]
     if own is None:
-        intake.take(values, None, shift, centred, torch.zeros_like(shift), buffer.new_empty(3, 0))
-    else:
-        intake.take(values, None, shift, centred, own["total"], own["powers"])
-        own["n"] += len(values)
-        own["low"], own["high"] = torch.minimum(own["low"], low), torch.maximum(own["high"], high)
-    return centred
+        buffer.take(values, None, shift, torch.zeros_like(shift), shift.new_empty(3, 0))
+        return
+    buffer.take(values, None, shift, own["total"], own["powers"])
+    own["n"] += len(values)
+    own["low"], own["high"] = torch.minimum(own["low"], low), torch.maximum(own["high"], high)
 
 
 def _nothing(first: Float[Tensor, " first"], second: Float[Tensor, " second"]) -> Sums:
@@ -162,14 +163,9 @@ def _nothing(first: Float[Tensor, " first"], second: Float[Tensor, " second"]) -
     return own | {"n": torch.tensor(0), "products": first.new_zeros(len(first), len(first))}
 
 
-def _add(blocks: Mapping[Numbers, Sums], centred: Mapping[int, Float[Tensor, "columns rows"]]) -> None:
-    """Add the products of rows to the sums of blocks: of a bundle with itself only on and right of the diagonal."""
-    for (a, b), sums in blocks.items():
-        if a != b:
-            sums["products"].addmm_(centred[a], centred[b].T)
-            continue
-        for top in range(0, len(centred[a]), HEIGHT):
-            sums["products"][top : top + HEIGHT, top:].addmm_(centred[a][top : top + HEIGHT], centred[a][top:].T)
+def _product(left: Packed, right: Packed, out: Float[Tensor, "left right"]) -> Product:
+    """Return the products of two bundles; of a bundle with itself only on and right of the diagonal."""
+    return Product(left, slice(0, left.size), right, slice(0, right.size), out, upper=left is right)
 
 
 # Half a square of products --------------------------------------------------------------------------------

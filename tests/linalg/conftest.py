@@ -1,8 +1,9 @@
 import pytest
+import torch
 
-from widthwise.linalg import banded, intake, squares
+from widthwise.linalg import banded, intake, packed, squares
 
-COMPILED = (banded, intake, squares)
+COMPILED = (banded, intake, packed, squares)
 THERE = all(module.compiled() is not None for module in COMPILED)
 
 
@@ -15,3 +16,12 @@ def by(request, monkeypatch):
         for module in COMPILED:
             monkeypatch.setattr(module, "compiled", lambda: None)
     return request.param
+
+
+@pytest.fixture(params=[1, 2, 5])
+def threads(request):
+    """Let PyTorch, and what is compiled, have so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)

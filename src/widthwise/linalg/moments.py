@@ -14,10 +14,9 @@ from torch import Tensor
 
 from widthwise import devices
 from widthwise.errors import DataError, UsageError
-from widthwise.linalg import half_square, intake
+from widthwise.linalg import half_square, intake, packed
+from widthwise.linalg.packed import ROWS, Packed, Product
 
-ROWS = 512  # rows of one matrix product: as few as keep it fast
-PAD = 8  # so that a column does not start a page after the one before it: they would share cache lines
 PRECISIONS = ("float64", "float32_chunks")
 LOOKED = 2048  # crossed columns, at most, of whose products rounding is measured
 STEPS = 30  # of a power iteration
@@ -78,7 +77,7 @@ class Moments:
         self._powers = self._vector(0.0).repeat(3, 1)[:, powered:]  # sums of squares, cubes and fourth powers
         # Of the products only blocks of rows, from the diagonal on: a symmetric matrix at half its size.
         self._blocks = [self._zeros(stop - start, columns - start) for start, stop in self._cuts]
-        self._buffer: Tensor | None = None  # (columns, rows) less the shift that are not in the sums yet
+        self._buffer: Packed | None = None  # rows less the shift that are not in the sums of products yet
         self._waiting = 0
 
     def update(self, *pieces: Shaped[Tensor, "rows _"], rows: Int[Tensor, " chosen"] | None = None) -> None:
@@ -304,38 +303,45 @@ class Moments:
     ) -> None:
         """Put some rows less the shift into the buffer, which has room for them, and their powers into the sums."""
         if self._buffer is None:
-            self._buffer = torch.empty(self.columns, ROWS + PAD, dtype=torch.float64, device=self.device)
+            self._buffer = Packed(self.columns, self.device)
         waiting, first = self._waiting, 0
         self._waiting += len(pieces[0]) if chosen is None else len(chosen)
         for rows in pieces:
             own, at = slice(first, first + rows.shape[1]), max(first - self.powered, 0)
             powers = self._powers[:, at : max(own.stop - self.powered, 0)]
-            # A column's rows lie side by side: products of such are up to a sixth faster, which pays for the turn.
-            out = self._buffer[own, waiting : self._waiting]
-            intake.take(rows, chosen, shift[own], out, self._total[own], powers)
+            self._buffer.take(rows, chosen, shift[own], self._total[own], powers, column=first, row=waiting)
             first = own.stop
         if self._waiting == ROWS:
-            self._add_products(self._buffer[:, :ROWS])
-            self._waiting = 0
+            self._add_products(self._buffer)
 
     def _flush(self) -> None:
         """Bring the products of the rows that wait into the sums, and let go of the buffer."""
+        if self._buffer is None:
+            return
         if self._waiting:
-            assert self._buffer is not None
-            self._add_products(self._buffer[:, : self._waiting])
-        self._buffer, self._waiting = None, 0
+            self._add_products(self._buffer)
+        self._buffer = None
+        for (start, stop), block in zip(self._cuts, self._blocks, strict=True):  # what was left out below the diagonal
+            square = block[:, : stop - start]
+            square.copy_(square.triu() + square.triu(1).T)
 
-    def _add_products(self, centred: Float[Tensor, "columns rows"]) -> None:
+    def _add_products(self, rows: Packed) -> None:
+        """Add the products of all rows that wait."""
         if self.precision == "float64":
-            for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
-                block.addmm_(centred[start:stop], centred[start:].T)
+            products = (
+                Product(rows, slice(start, stop), rows, slice(start, self.columns), block, upper=True)
+                for (start, stop), block in zip(self._cuts, self._blocks, strict=True)
+            )
+            packed.add(list(products), self._waiting)
         else:
             with _float32_products(self.device.type):
-                short = centred.to(torch.float32)
+                exact = rows.columns(slice(0, self.columns), self._waiting)
+                short = exact.to(torch.float32)
                 if not self.rounding:
-                    self.rounding = _rounding(centred[: self.crossed], short[: self.crossed])
+                    self.rounding = _rounding(exact[: self.crossed], short[: self.crossed])
                 for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
                     block += torch.mm(short[start:stop], short[start:].T)
+        self._waiting = 0
 
     def _powers_about(self, d: Float[Tensor, " columns"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the sums of (c + d)^2, (c + d)^3 and (c + d)^4 over the rows' c = z - shift, of powered columns."""
