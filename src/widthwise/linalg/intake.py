@@ -18,7 +18,7 @@ from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 NARROW = 128  # columns
-ARGUMENTS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, POINTER, POINTER, NUMBER)
+ARGUMENTS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, NUMBER)
 SHORT = {torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16, torch.bool}  # float32 holds them exactly
 
 
@@ -47,12 +47,12 @@ def extremes(
         low, high = rows.amin(0), rows.amax(0)
         flaw = low - low + high - high
         return (low + flaw).to(torch.float64), (high + flaw).to(torch.float64)
-    low, high, flaw = rows.new_tensor([torch.inf, -torch.inf, 0.0])[:, None].repeat(1, rows.shape[1])
+    found = torch.empty(2, rows.shape[1], dtype=torch.float64)
     own, count = (None, len(rows)) if chosen is None else (chosen.data_ptr(), len(chosen))
     given = *native.matrix(rows), own, count, rows.shape[1]
-    found = (x.data_ptr() for x in (low, high, flaw))
-    native.function(SOURCE, "extremes", rows.dtype, ARGUMENTS)(*given, *found, torch.get_num_threads())
-    return (low + flaw).to(torch.float64), (high + flaw).to(torch.float64)
+    extreme = native.function(SOURCE, "extremes", rows.dtype, ARGUMENTS)
+    extreme(*given, found.data_ptr(), torch.get_num_threads())
+    return found[0], found[1]
 
 
 def compiled() -> ctypes.CDLL | None:
