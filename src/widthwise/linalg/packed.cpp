@@ -16,6 +16,7 @@ constexpr int64_t LANES = 4, TALL = 4;
 #endif
 constexpr int64_t VECTORS = 3, WIDE = LANES * VECTORS;
 constexpr int64_t ROWS = 8;                    // that are packed together: as many streams as a processor follows
+constexpr int64_t AHEAD = 32;                  // rows: what comes then is fetched, as no processor does over pages
 constexpr int64_t HIGH = 16 * TALL, LONG = 4;  // of a thread's work: columns on the left, packs on the right
 
 template <class T>
@@ -81,8 +82,7 @@ template <bool POWERS, class T>
 void columns(const Rows<T>& x, int64_t row, int64_t rows, int64_t column, int64_t count, const double* shift,
              double* out, const Sums& sums) {
     if (count == WIDE) return some<Vector, Lanes<T>, POWERS, VECTORS>(x, row, rows, column, shift, out, sums);
-    for (int64_t c = 0; c < count; ++c)
-        some<double, T, POWERS, 1>(x, row, rows, column + c, shift, out + c, sums);
+    for (int64_t c = 0; c < count; ++c) some<double, T, POWERS, 1>(x, row, rows, column + c, shift, out + c, sums);
 }
 
 template <class T>
@@ -118,7 +118,9 @@ struct Product {
 void tile(const double* left, const double* right, int64_t rows, Vector (&sums)[TALL][VECTORS]) {
     for (int64_t k = 0; k < rows; ++k) {
         Vector given[VECTORS];
+        __builtin_prefetch(left + (k + AHEAD) * WIDE);
         for (int64_t v = 0; v < VECTORS; ++v) {
+            __builtin_prefetch(right + (k + AHEAD) * WIDE + v * LANES);
             given[v] = *reinterpret_cast<const Vector*>(right + k * WIDE + v * LANES);
             asm("" : "+v"(given[v]));  // in a register: GCC reads it again with every product
         }
