@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from widthwise.linalg import banded, intake, packed, squares
+from widthwise.linalg import banded, intake, packed, residuals
 
-COMPILED = (banded, intake, packed, squares)
+COMPILED = (banded, intake, packed, residuals)
 THERE = all(module.compiled() is not None for module in COMPILED)
 
 

@@ -1,4 +1,4 @@
-"""Triangular products and roots: equal to dense ones, and of singular matrices too."""
+"""Triangular roots: equal to dense ones, and of singular matrices too."""
 
 import pytest
 import torch
@@ -8,29 +8,6 @@ from widthwise.linalg import triangular
 
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.mark.parametrize(("rows", "size"), [(1, 1), (70, 128), (128, 128), (129, 129), (300, 512), (700, 701)])
-def test_a_product_is_the_dense_one(rows, size, seed):
-    R = torch.randn(rows, size, generator=_generator(seed), dtype=torch.float64).triu()
-    M = torch.randn(size, 5, generator=_generator(seed + 9), dtype=torch.float64)
-    out = torch.full((rows, 5), torch.nan, dtype=torch.float64)
-    assert triangular.product(R, M, out).data_ptr() == out.data_ptr()
-    torch.testing.assert_close(out, R @ M, rtol=1e-12, atol=1e-12)
-
-
-def test_a_product_does_not_read_below_the_diagonal_of_large_parts():
-    R = torch.randn(512, 512, generator=_generator(0), dtype=torch.float64).triu()
-    dirty = R.clone()
-    dirty[256:, :256] = torch.nan
-    M = torch.randn(512, 3, generator=_generator(1), dtype=torch.float64)
-    out = torch.empty(512, 3, dtype=torch.float64)
-    torch.testing.assert_close(triangular.product(dirty, M, out), R @ M)
-
-
-def test_a_product_without_rows_is_empty():
-    empty = torch.zeros(0, 0, dtype=torch.float64)
-    assert triangular.product(empty, empty.new_zeros(0, 4), empty.new_zeros(0, 4)).shape == (0, 4)
 
 
 def test_a_root_is_upper_triangular_and_squares_to_the_matrix_and_its_jitter(seed):

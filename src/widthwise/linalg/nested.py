@@ -13,9 +13,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import DataError
-from widthwise.linalg import spectral, threads
+from widthwise.linalg import residuals, spectral, threads
 from widthwise.linalg.moments import Moments
-from widthwise.linalg.squares import column_squares
 from widthwise.linalg.strata import second_about, squares_about, strata, varying
 
 BLOCK = 256  # columns that are factored at once, at most; an eighth of all where they are few
@@ -142,8 +141,8 @@ class _Stack:
         for k, part in enumerate(parts):
             for own, some in zip(self.cross[:, k], part.cross.split(self.band), strict=False):
                 own[: len(some)] = some
-        self.squares = self.cross.square().sum(2)  # (bands, parts, targets)
-        self.rest = torch.stack([part.squares for part in parts]) - self.squares.sum(0)
+        self.rest = torch.stack([part.squares for part in parts]) - self.cross.square().sum((0, 2))
+        self.room = residuals.room(self.size, 1, self.targets, self.cross.device)
 
     def factor(self, shift: float) -> None:
         """Factor S + shift: one left-looking pass over blocks of columns."""
@@ -168,17 +167,11 @@ class _Stack:
 
     def errors(self, edges: Sequence[int]) -> Float[Tensor, "parts edges targets"]:
         """Return the sums of squared error of every leading design: of c less predictions, and the rest."""
-        Z, found = self.values[self.size : self.heads], self.rest[:, None].repeat(1, len(edges), 1)
-        for j, (cross, U) in enumerate(zip(self.cross, self._rows(), strict=True)):
-            start, left = j * self.band, cross.flatten(0, 1).clone()
-            for m, stop in enumerate(edges):
-                if start < stop:  # U is zero left of its diagonal
-                    left.addmm_(U[:, start:stop], Z[:, start:stop].T, alpha=-1)
-                    found[:, m] += column_squares(left, runs=len(self.parts))
-                    start = stop
-                else:
-                    found[:, m] += self.squares[j]
-        return found.clamp_min(0)
+        Z = residuals.pack(self.values[self.size : self.heads].T, self.targets, self.room)
+        U = self.values[self.heads :].view(self.bands, len(self.parts), self.band, self.size)
+        of = range(len(self.parts))
+        left = [residuals.squares(U[:, k], self.cross[:, k], Z, upper=True, edges=edges)[0] for k in of]
+        return (torch.stack(left) + self.rest[:, None]).clamp_min(0)
 
     def weights(self) -> Float[Tensor, "source targets"]:
         """Return the weights of all columns: L'^-1 Z."""

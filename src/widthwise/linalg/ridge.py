@@ -12,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from widthwise.errors import UsageError
-from widthwise.linalg import banded, krylov, spectral, threads, triangular
+from widthwise.linalg import banded, krylov, residuals, spectral, threads, triangular
 from widthwise.linalg.moments import Moments
-from widthwise.linalg.squares import column_squares
 from widthwise.linalg.strata import Strata, second_about, second_times, squares_about, strata, varying
 
 STANDARD_FLOOR = 1e-3
@@ -238,20 +237,23 @@ def errors(
     at_once = WEIGHTS // max(len(parts[0].root) * targets * count, 1)
     at_once = max(min(at_once, len(penalties) // count), 1)
 
-    def room() -> list[Tensor]:  # made once: memory that is new at every turn is slow
-        return [fit.projected.new_empty(len(x), at_once * targets) for x in (fit.projected, parts[0].root.T)]
+    def room() -> tuple[Tensor, Tensor | None]:  # made once: memory that is new at every turn is slow
+        solved = fit.projected.new_empty(len(fit.projected), at_once * targets)
+        return solved, residuals.room(parts[0].root.shape[1], at_once, targets, solved.device)
 
-    def some_errors(some: Float[Tensor, " some"], room: list[Tensor]) -> Float[Tensor, "parts some targets"]:
-        (solved, work), chosen = room, slice(len(some) * targets)
-        w = solved[:, chosen]
+    def some_errors(
+        some: Float[Tensor, " some"], room: tuple[Tensor, Tensor | None]
+    ) -> Float[Tensor, "parts some targets"]:
+        w = room[0][:, : len(some) * targets]
         fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
-        w = w if turned else fit.form.back(w)
-        norms, found = column_squares(w).view(len(some), -1), []
-        for part in parts:
-            left = triangular.product(part.root, w, work[: len(part.root), chosen])
-            off = column_squares(left, part.cross).view(len(some), -1)
-            found.append(off + part.rest - part.jitter * norms)
-        return torch.stack(found)
+        weights = residuals.pack(w if turned else fit.form.back(w), targets, room[1])
+        found = [
+            residuals.squares(part.root[None], part.cross[None], weights, upper=True)[0, 0]
+            - part.jitter * weights.squares
+            for part in parts
+        ]
+        rest = torch.stack([part.rest for part in parts])
+        return torch.stack(found).view(len(parts), len(some), targets) + rest[:, None]
 
     found = threads.each_in(room, some_errors, penalties.split(at_once), count)
     return torch.cat(found, 1).clamp_min(0)

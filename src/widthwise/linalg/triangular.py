@@ -1,4 +1,4 @@
-"""Upper triangular matrices: products that leave out what is zero, and roots of symmetric ones."""
+"""Upper triangular roots of symmetric matrices."""
 
 from collections.abc import Callable
 
@@ -6,23 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SMALL = 64  # rows below which a product leaves nothing out
 JITTER = 1e-13  # of the mean square
-
-
-def product(
-    R: Float[Tensor, "rows size"], M: Float[Tensor, "size columns"], out: Float[Tensor, "rows columns"]
-) -> Float[Tensor, "rows columns"]:
-    """Return R M, in `out`: half the flops of a matrix product, in parts that are halved again and again.
-
-    R may have fewer rows than columns.
-    """
-    if len(R) <= SMALL:
-        return torch.mm(R, M, out=out)
-    half = len(R) // 2 // SMALL * SMALL or SMALL
-    product(R[:half, :half], M[:half], out[:half]).addmm_(R[:half, half:], M[half:])
-    product(R[half:, half:], M[half:], out[half:])
-    return out
 
 
 def root(second: Callable[[], Float[Tensor, "size size"]]) -> tuple[Float[Tensor, "size size"], float]:

@@ -1,0 +1,135 @@
+"""Sums of squared residuals, c - A w, column by column: of leading parts of A, and over runs of rows.
+
+Compiled (`residuals.cpp`) nothing as large as A w is made, and what is zero in A is left out. Without a compiler, and
+on a GPU, PyTorch does it.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from widthwise import native
+from widthwise.native import NUMBER, POINTER
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+BAND = 256  # rows that PyTorch multiplies at once
+PAD = 8  # numbers, so that a pack does not start a page after the one before it
+PACK = (POINTER, *[NUMBER] * 5, POINTER, NUMBER, POINTER)
+SQUARES = (
+    *(POINTER, NUMBER, NUMBER, NUMBER),
+    *(POINTER, NUMBER, NUMBER, NUMBER),
+    *(POINTER, NUMBER, NUMBER, NUMBER),
+    *(POINTER, NUMBER, NUMBER, NUMBER),
+    *(POINTER, NUMBER, POINTER),
+)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of some targets, again and again for every fit of them.
+
+    Attributes:
+        packed: as compiled products want them; None where PyTorch multiplies.
+        squares: the sum of every column's squares.
+    """
+
+    plain: Float[Tensor, "size columns"]
+    targets: int
+    packed: Float[Tensor, "packs _"] | None
+    squares: Float[Tensor, " columns"]
+
+
+def room(size: int, fits: int, targets: int, device: torch.device) -> Float[Tensor, "packs _"] | None:
+    """Return memory for `pack`: so that it is not made anew for every penalty."""
+    library = compiled() if device.type == "cpu" else None
+    if library is None:
+        return None
+    wide = ctypes.c_int64.in_dll(library, "wide").value
+    return torch.empty(fits * -(-targets // wide), size * wide + PAD, dtype=torch.float64)
+
+
+def pack(w: Float[Tensor, "size columns"], targets: int, memory: Float[Tensor, "packs _"] | None = None) -> Weights:
+    """Return weights as `squares` wants them."""
+    (size, columns), fits = w.shape, w.shape[1] // max(targets, 1)
+    memory = room(size, fits, targets, w.device) if memory is None else memory
+    if memory is None:
+        return Weights(w, targets, None, w.square().sum(0))
+    norms = w.new_zeros(columns)
+    function = native.function(SOURCE, "pack", w.dtype, PACK)
+    packs = memory.data_ptr(), memory.stride(0)
+    function(w.data_ptr(), *w.stride(), size, fits, targets, *packs, norms.data_ptr())
+    return Weights(w, targets, memory, norms)
+
+
+def squares(
+    A: Float[Tensor, "bands band size"],
+    c: Float[Tensor, "bands band targets"],
+    w: Weights,
+    *,
+    upper: bool = False,
+    edges: Sequence[int] | None = None,
+    starts: Sequence[int] | None = None,
+) -> Float[Tensor, "runs edges columns"]:
+    """Return the sums of squares of c - A w, every column of w with the column of c of its target.
+
+    Args:
+        A, c: their rows; those of a band follow each other.
+        upper: whether row r of A is zero before its number r.
+        edges: how many of the first numbers of a row are looked at, increasing; all if left out.
+        starts: where runs of rows, summed apart, begin, and at last where they end; of all rows if left out.
+    """
+    (bands, band, size), columns = A.shape, w.plain.shape[1]
+    edges, starts = [size] if edges is None else edges, [0, bands * band] if starts is None else starts
+    found = c.new_zeros(len(starts) - 1, len(edges), columns)
+    if w.packed is None:
+        _squares(A, c, w, upper, edges, starts, found)
+        return found
+    assert c.stride(2) == 1 or c.shape[2] <= 1, "the numbers of a row are apart"
+    told, ends = torch.tensor(edges), torch.tensor(starts)
+    rows = A.data_ptr(), A.stride(1), A.stride(2), A.stride(0), c.data_ptr(), c.stride(1), c.stride(0), max(band, 1)
+    runs = ends.data_ptr(), len(starts) - 1, size, upper
+    weights = w.packed.data_ptr(), w.packed.stride(0), columns // max(w.targets, 1), w.targets
+    function = native.function(SOURCE, "squares", A.dtype, SQUARES)
+    function(*rows, *runs, *weights, told.data_ptr(), len(edges), found.data_ptr())
+    return found
+
+
+def _squares(
+    A: Float[Tensor, "bands band size"],
+    c: Float[Tensor, "bands band targets"],
+    w: Weights,
+    upper: bool,
+    edges: Sequence[int],
+    starts: Sequence[int],
+    found: Float[Tensor, "runs edges columns"],
+) -> None:
+    """Do what `squares` does, band by band."""
+    bounds = torch.tensor(starts[1:], device=A.device)
+    for row, own, cross in _bands(A, c):
+        run = torch.searchsorted(bounds, torch.arange(row, row + len(own), device=A.device), right=True)
+        left, at = cross.repeat(1, w.plain.shape[1] // max(w.targets, 1)), row if upper else 0
+        for k, edge in enumerate(edges):
+            if at < edge:
+                left.addmm_(own[:, at:edge], w.plain[at:edge], alpha=-1)
+                at = edge
+            found[:, k].index_add_(0, run, left.square())
+
+
+def _bands(A: Tensor, c: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+    """Return some rows at a time: the number of the first, and those of A and c."""
+    size = A.shape[1]
+    return [
+        (k * size + row, A[k, row : row + BAND], c[k, row : row + BAND])
+        for k in range(len(A))
+        for row in range(0, size, BAND)
+    ]
+
+
+def compiled() -> ctypes.CDLL | None:
+    """Return the compiled library; None without a compiler."""
+    return native.load(SOURCE)
