@@ -14,7 +14,8 @@ constexpr int64_t LANES = 8, TALL = 8;
 constexpr int64_t LANES = 4, TALL = 4;
 #endif
 constexpr int64_t VECTORS = 3, WIDE = LANES * VECTORS;
-constexpr int64_t DEEP = 512, HIGH = 16 * TALL;  // of a part of A that is packed: numbers of a row, and rows
+constexpr int64_t LONG = 16;  // packs of w that the same rows are multiplied with: what is left stays in the cache
+constexpr int64_t HIGH = 16 * TALL, DEEP = 512;  // rows of A that are packed, and how many of their numbers are next
 constexpr int64_t AHEAD = 32;                    // numbers: what comes then is fetched, as no processor does over pages
 
 typedef double Vector __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
@@ -27,11 +28,17 @@ struct Matrix {
     const double* operator[](int64_t row) const { return first + row / band * bands + row % band * down; }
 };
 
-// sums -= A w: of TALL packed rows of A and a pack of w.
-void subtract(const double* A, const double* w, int64_t count, double* sums) {
+// Add the squares of some rows to those of their columns.
+inline void square(const Vector (*rows)[VECTORS], int64_t count, Vector* squares) {
+    for (int64_t r = 0; r < count; ++r)
+        for (int64_t v = 0; v < VECTORS; ++v) squares[v] += rows[r][v] * rows[r][v];
+}
+
+// left -= A w, of TALL packed rows of A and a pack of w; add the squares of what is left then.
+void subtract(const double* A, const double* w, int64_t count, Vector (*left)[VECTORS], Vector* squares) {
     Vector own[TALL][VECTORS];
     for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) own[r][v] = *reinterpret_cast<const Vector*>(sums + r * WIDE + v * LANES);
+        for (int64_t v = 0; v < VECTORS; ++v) own[r][v] = left[r][v];
     for (int64_t k = 0; k < count; ++k) {
         Vector given[VECTORS];
         for (int64_t v = 0; v < VECTORS; ++v) {
@@ -43,34 +50,25 @@ void subtract(const double* A, const double* w, int64_t count, double* sums) {
             for (int64_t v = 0; v < VECTORS; ++v) own[r][v] -= A[k * TALL + r] * given[v];
     }
     for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) *reinterpret_cast<Vector*>(sums + r * WIDE + v * LANES) = own[r][v];
+        for (int64_t v = 0; v < VECTORS; ++v) left[r][v] = own[r][v];
+    if (squares) square(own, TALL, squares);
 }
 
-// Add the squares of some rows, packed, to those of their columns.
-void square(const double* rows, int64_t count, int64_t columns, double* out) {
-    Vector total[VECTORS] = {};
-    for (int64_t r = 0; r < count; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) {
-            const Vector own = *reinterpret_cast<const Vector*>(rows + r * WIDE + v * LANES);
-            total[v] += own * own;
-        }
-    for (int64_t c = 0; c < columns; ++c) out[c] += total[c / LANES][c % LANES];
-}
-
-// Some numbers of some rows as packs of TALL rows; rows that are not there are 0.
-void gather(const Matrix& A, int64_t row, int64_t rows, int64_t from, int64_t to, double* out) {
-    for (int64_t r = 0; r < rows; r += TALL, out += (to - from) * TALL) {
-        const int64_t tall = std::min(TALL, rows - r);
-        if (tall < TALL) std::fill(out, out + (to - from) * TALL, 0.0);
-        if (A.along == 1)
-            for (int64_t i = 0; i < tall; ++i) {
-                const double* own = A[row + r + i];
-                for (int64_t k = from; k < to; ++k) out[(k - from) * TALL + i] = own[k];
-            }
-        else
-            for (int64_t k = from; k < to; ++k)
-                for (int64_t i = 0; i < tall; ++i) out[(k - from) * TALL + i] = A[row + r + i][k * A.along];
-    }
+// The numbers [from, size) of some rows as packs of TALL rows; rows that are not there are 0.
+void gather(const Matrix& A, int64_t row, int64_t rows, int64_t from, int64_t size, double* out) {
+    const int64_t apart = (size - from) * TALL, whole = rows / TALL * TALL;
+    const auto put = [&](int64_t r, int64_t k) -> double& {
+        return out[r / TALL * apart + (k - from) * TALL + r % TALL];
+    };
+    if (whole < rows) std::fill(out + whole / TALL * apart, out + (whole / TALL + 1) * apart, 0.0);
+    if (A.down == 1 && A.band >= row + rows)
+        for (int64_t k = from; k < size; ++k)
+            for (int64_t r = 0; r < rows; ++r) put(r, k) = A[row][r + k * A.along];
+    else
+        for (int64_t r = 0; r < rows; r += TALL)
+            for (int64_t k = from; k < size; k += TALL)
+                for (int64_t i = r; i < std::min(r + TALL, rows); ++i)
+                    for (int64_t j = k; j < std::min(k + TALL, size); ++j) put(i, j) = A[row + i][j * A.along];
 }
 
 struct Work {
@@ -80,60 +78,72 @@ struct Work {
     int64_t apart, repeats, targets;
     const int64_t *edges, *last;
     double* out;
-    std::vector<double> sums, packed;  // of some rows: what is left of c, pack by pack; A
+    std::vector<double> packed, left, squares;  // of some rows
 
     int64_t packs() const { return (targets + WIDE - 1) / WIDE; }
 
-    // Call f(pack, its first column, how many it has, its column of the result) for every pack of w.
+    // Call f(number in turn, first column of c, how many columns) for some packs of w.
     template <class F>
-    void each(const F& f) const {
-        for (int64_t pack = 0; pack < repeats * packs(); ++pack) {
-            const int64_t column = pack % packs() * WIDE;
-            f(pack, column, std::min(WIDE, targets - column), pack / packs() * targets + column);
+    void each(int64_t first, int64_t count, const F& f) const {
+        for (int64_t k = 0; k < count; ++k) {
+            const int64_t column = (first + k) % packs() * WIDE;
+            f(k, column, std::min(WIDE, targets - column));
         }
     }
 
-    // Add the squares of what is left of some rows to those of an edge.
-    void put(const double* rows, int64_t count, int64_t columns, int64_t run, const int64_t* edge, int64_t to) const {
-        square(rows, count, columns, out + (run * (last - edges) + (edge - edges)) * repeats * targets + to);
+    // The rows [row, row + rows) of a run, HIGH at most, and all of w.
+    void go(int64_t row, int64_t rows, int64_t run) {
+        const int64_t begin = upper ? std::min(row, size) : 0, whole = repeats * packs();
+        packed.resize((rows + TALL - 1) / TALL * TALL * (size - begin));
+        gather(A, row, rows, begin, size, packed.data());
+        for (int64_t first = 0; first < whole; first += LONG)
+            go(row, rows, run, begin, first, std::min(LONG, whole - first));
     }
 
-    // The rows [row, row + rows) of a run: at most HIGH.
-    void go(int64_t row, int64_t rows, int64_t run) {
-        const int64_t high = (rows + TALL - 1) / TALL * TALL, begin = upper ? row / DEEP * DEEP : 0;
-        const auto left = [&](int64_t pack, int64_t r) { return sums.data() + (pack * high + r) * WIDE; };
+    void go(int64_t row, int64_t rows, int64_t run, int64_t begin, int64_t first, int64_t count) {
+        const int64_t high = (rows + TALL - 1) / TALL * TALL;
+        left.assign(count * high * WIDE, 0.0);
+        squares.assign(count * (last - edges) * WIDE, 0.0);
+        const auto left_of = [&](int64_t k, int64_t r) {
+            return reinterpret_cast<Vector(*)[VECTORS]>(left.data() + (k * high + r) * WIDE);
+        };
+        const auto squares_of = [&](int64_t k, const int64_t* edge) {
+            return reinterpret_cast<Vector*>(squares.data() + (k * (last - edges) + edge - edges) * WIDE);
+        };
         const int64_t* edge = edges;
-        each([&](int64_t pack, int64_t column, int64_t columns, int64_t) {
-            for (int64_t r = 0; r < high; ++r) {
-                const int64_t given = r < rows ? columns : 0;
-                if (given) std::copy(c[row + r] + column, c[row + r] + column + given, left(pack, r));
-                std::fill(left(pack, r) + given, left(pack, r) + WIDE, 0.0);
-            }
+        each(first, count, [&](int64_t k, int64_t column, int64_t columns) {
+            for (int64_t r = 0; r < rows; ++r)
+                std::copy(c[row + r] + column, c[row + r] + column + columns, left.data() + (k * high + r) * WIDE);
         });
         for (; edge < last && *edge <= begin; ++edge)
-            each([&](int64_t pack, int64_t, int64_t columns, int64_t to) {
-                put(left(pack, 0), rows, columns, run, edge, to);
-            });
+            for (int64_t k = 0; k < count; ++k) square(left_of(k, 0), rows, squares_of(k, edge));
         for (int64_t from = begin; edge < last; from += DEEP) {
             const int64_t end = std::min(from + DEEP, size);
-            gather(A, row, rows, from, end, packed.data());
-            each([&](int64_t pack, int64_t, int64_t columns, int64_t to) {
+            for (int64_t k = 0; k < count; ++k)
                 for (int64_t r = 0; r < high; r += TALL) {
-                    const double* own = packed.data() + r * (end - from);
+                    const double *own = packed.data() + r * (size - begin), *given = w + (first + k) * apart;
                     int64_t at = upper ? std::max(from, row + r) : from;
                     for (const int64_t* e = edge; e < last; ++e) {
                         const int64_t stop = std::min(*e, end);
+                        Vector* of = *e <= end ? squares_of(k, e) : nullptr;
                         if (at < stop) {
-                            subtract(own + (at - from) * TALL, w + pack * apart + at * WIDE, stop - at, left(pack, r));
+                            subtract(own + (at - begin) * TALL, given + at * WIDE, stop - at, left_of(k, r), of);
                             at = stop;
+                        } else if (of) {
+                            square(left_of(k, r), TALL, of);
                         }
-                        if (*e > end) break;
-                        put(left(pack, r), TALL, columns, run, e, to);
+                        if (!of) break;
                     }
                 }
-            });
             while (edge < last && *edge <= end) ++edge;
         }
+        each(first, count, [&](int64_t k, int64_t column, int64_t columns) {
+            for (const int64_t* e = edges; e < last; ++e) {
+                double* to = out + (run * (last - edges) + (e - edges)) * repeats * targets;
+                const double* own = squares.data() + (k * (last - edges) + (e - edges)) * WIDE;
+                for (int64_t j = 0; j < columns; ++j) to[(first + k) / packs() * targets + column + j] += own[j];
+            }
+        });
     }
 };
 
@@ -150,6 +160,7 @@ extern "C" void pack_float64(const double* w, int64_t down, int64_t along, int64
         const int64_t column = pack % packs * WIDE, columns = std::min(WIDE, targets - column);
         const int64_t begin = pack / packs * targets + column;
         if (columns < WIDE) std::fill(out, out + size * WIDE, 0.0);
+        Vector total[VECTORS] = {};
         for (int64_t k = 0; k < size; k += TALL) {
             const int64_t tall = std::min(TALL, size - k);
             if (along == 1)
@@ -158,8 +169,9 @@ extern "C" void pack_float64(const double* w, int64_t down, int64_t along, int64
             else
                 for (int64_t c = 0; c < columns; ++c)
                     for (int64_t j = k; j < k + tall; ++j) out[j * WIDE + c] = w[j * down + (begin + c) * along];
-            square(out + k * WIDE, tall, columns, squares + begin);
+            square(reinterpret_cast<const Vector(*)[VECTORS]>(out + k * WIDE), tall, total);
         }
+        for (int64_t c = 0; c < columns; ++c) squares[begin + c] += total[c / LANES][c % LANES];
     }
 }
 
@@ -181,9 +193,8 @@ extern "C" void squares_float64(const double* A, int64_t A_down, int64_t A_along
               edges + edge_count,
               out,
               {},
+              {},
               {}};
-    work.sums.resize(HIGH * repeats * work.packs() * WIDE);
-    work.packed.resize(HIGH * std::min(DEEP, size));
     for (int64_t run = 0; run < runs; ++run)
         for (int64_t row = starts[run]; row < starts[run + 1]; row += HIGH)
             work.go(row, std::min(HIGH, starts[run + 1] - row), run);
