@@ -170,7 +170,7 @@ class _Stack:
         Z = residuals.pack(self.values[self.size : self.heads].T, self.targets, self.room)
         U = self.values[self.heads :].view(self.bands, len(self.parts), self.band, self.size)
         of = range(len(self.parts))
-        left = [residuals.squares(U[:, k], self.cross[:, k], Z, upper=True, edges=edges)[0] for k in of]
+        left = [residuals.squares(U[:, k], self.cross[:, k], Z, upper=True, edges=edges) for k in of]
         return (torch.stack(left) + self.rest[:, None]).clamp_min(0)
 
     def weights(self) -> Float[Tensor, "source targets"]:

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace {
@@ -19,9 +20,34 @@ constexpr int64_t ROWS = 8;                    // that are packed together: as m
 constexpr int64_t AHEAD = 32;                  // rows: what comes then is fetched, as no processor does over pages
 constexpr int64_t HIGH = 16 * TALL, LONG = 4;  // of a thread's work: columns on the left, packs on the right
 
-template <class T>
-using Lanes __attribute__((vector_size(LANES * sizeof(T)), aligned(sizeof(T)), may_alias)) = T;
-using Vector = Lanes<double>;
+typedef double Vector __attribute__((vector_size(LANES * sizeof(double))));
+typedef float Halves __attribute__((vector_size(LANES * sizeof(float))));
+
+template <class V, class T>
+V load(const T* from) {
+    V found;
+    std::memcpy(&found, from, sizeof found);
+    return found;
+}
+
+template <class V>
+void store(double* to, const V& given) {
+    std::memcpy(to, &given, sizeof given);
+}
+
+// A vector of values, or one, as double precision.
+template <class V>
+V widened(const double* from) {
+    return load<V>(from);
+}
+
+template <class V>
+V widened(const float* from) {
+    if constexpr (sizeof(V) == sizeof(double))
+        return *from;
+    else
+        return __builtin_convertvector(load<Halves>(from), V);
+}
 
 double* pack(double* first, int64_t apart, int64_t column) { return first + column / WIDE * apart + column % WIDE; }
 
@@ -44,45 +70,40 @@ struct Sums {
     int64_t before;  // columns that have no powers
 };
 
-// Some rows of as many columns as are side by side, by vectors of LANES or one by one.
-template <class Vector, class Given, bool POWERS, int64_t COUNT, class T>
+// Some rows of COUNT vectors of columns, or of COUNT columns.
+template <class V, bool POWERS, int64_t COUNT, class T>
 void some(const Rows<T>& x, int64_t row, int64_t rows, int64_t column, const double* shift, double* out,
           const Sums& sums) {
-    constexpr int64_t STEP = sizeof(Vector) / sizeof(double);
-    Vector less[COUNT], added[4][COUNT] = {};
-    for (int64_t v = 0; v < COUNT; ++v) less[v] = *reinterpret_cast<const Vector*>(shift + column + v * STEP);
+    constexpr int64_t STEP = sizeof(V) / sizeof(double);
+    V less[COUNT], added[4][COUNT] = {};
+    for (int64_t v = 0; v < COUNT; ++v) less[v] = load<V>(shift + column + v * STEP);
     for (int64_t r = row; r < row + rows; ++r) {
         const T* own = x[r] + column;
         for (int64_t v = 0; v < COUNT; ++v) {
-            Vector value;
-            if constexpr (STEP == 1)
-                value = double(own[v]);
-            else
-                value = __builtin_convertvector(*reinterpret_cast<const Given*>(own + v * STEP), Vector);
-            value -= less[v];
-            *reinterpret_cast<Vector*>(out + r * WIDE + v * STEP) = value;
+            const V value = widened<V>(own + v * STEP) - less[v];
+            store(out + r * WIDE + v * STEP, value);
             added[0][v] += value;
             if constexpr (POWERS) {
-                const Vector square = value * value;
+                const V square = value * value;
                 added[1][v] += square;
                 added[2][v] += square * value;
                 added[3][v] += square * square;
             }
         }
     }
+    const auto add = [](double* to, const V& given) { store(to, load<V>(to) + given); };
     for (int64_t v = 0; v < COUNT; ++v) {
-        *reinterpret_cast<Vector*>(sums.total + column + v * STEP) += added[0][v];
+        add(sums.total + column + v * STEP, added[0][v]);
         if constexpr (POWERS)
-            for (int64_t k = 0; k < 3; ++k)
-                *reinterpret_cast<Vector*>(sums.powers[k] + column - sums.before + v * STEP) += added[k + 1][v];
+            for (int64_t k = 0; k < 3; ++k) add(sums.powers[k] + column - sums.before + v * STEP, added[k + 1][v]);
     }
 }
 
 template <bool POWERS, class T>
 void columns(const Rows<T>& x, int64_t row, int64_t rows, int64_t column, int64_t count, const double* shift,
              double* out, const Sums& sums) {
-    if (count == WIDE) return some<Vector, Lanes<T>, POWERS, VECTORS>(x, row, rows, column, shift, out, sums);
-    for (int64_t c = 0; c < count; ++c) some<double, T, POWERS, 1>(x, row, rows, column + c, shift, out + c, sums);
+    if (count == WIDE) return some<Vector, POWERS, VECTORS>(x, row, rows, column, shift, out, sums);
+    for (int64_t c = 0; c < count; ++c) some<double, POWERS, 1>(x, row, rows, column + c, shift, out + c, sums);
 }
 
 template <class T>
@@ -121,7 +142,7 @@ void tile(const double* left, const double* right, int64_t rows, Vector (&sums)[
         __builtin_prefetch(left + (k + AHEAD) * WIDE);
         for (int64_t v = 0; v < VECTORS; ++v) {
             __builtin_prefetch(right + (k + AHEAD) * WIDE + v * LANES);
-            given[v] = *reinterpret_cast<const Vector*>(right + k * WIDE + v * LANES);
+            given[v] = load<Vector>(right + k * WIDE + v * LANES);
             asm("" : "+v"(given[v]));  // in a register: GCC reads it again with every product
         }
         for (int64_t r = 0; r < TALL; ++r)
@@ -140,7 +161,7 @@ void add(const Product& of, int64_t row, int64_t column, int64_t rows) {
     tile(pack(of.left, of.left_apart, of.top + row), pack(of.right, of.right_apart, of.first + column), rows, sums);
     for (int64_t r = 0; r < tall; ++r, out += of.out_apart)
         if (end - begin == WIDE)
-            for (int64_t v = 0; v < VECTORS; ++v) *reinterpret_cast<Vector*>(out + v * LANES) += sums[r][v];
+            for (int64_t v = 0; v < VECTORS; ++v) store(out + v * LANES, load<Vector>(out + v * LANES) + sums[r][v]);
         else
             for (int64_t c = begin; c < end; ++c) out[c] += sums[r][c / LANES][c % LANES];
 }

@@ -1,9 +1,10 @@
-// Sums of squares of c - A w, column by column, without making A w: for the first numbers of every row of A alone too,
-// and over runs of rows. A tile of TALL rows by WIDE columns is in the registers. One thread; sums in an order that
-// depends on the sizes alone.
+// Sums of squares of c - A w, column by column, without making A w: for the first numbers of every row of A alone too.
+// A tile of TALL rows by WIDE columns is in the registers. One thread; sums in an order that depends on the sizes
+// alone.
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace {
@@ -18,7 +19,15 @@ constexpr int64_t LONG = 16;  // packs of w that the same rows are multiplied wi
 constexpr int64_t HIGH = 16 * TALL, DEEP = 512;  // rows of A that are packed, and how many of their numbers are next
 constexpr int64_t AHEAD = 32;                    // numbers: what comes then is fetched, as no processor does over pages
 
-typedef double Vector __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
+typedef double Vector __attribute__((vector_size(LANES * sizeof(double))));
+
+Vector load(const double* from) {
+    Vector found;
+    std::memcpy(&found, from, sizeof found);
+    return found;
+}
+
+void store(double* to, const Vector& given) { std::memcpy(to, &given, sizeof given); }
 
 // A matrix whose rows lie in bands: those of a band are `down` apart.
 struct Matrix {
@@ -28,30 +37,32 @@ struct Matrix {
     const double* operator[](int64_t row) const { return first + row / band * bands + row % band * down; }
 };
 
-// Add the squares of some rows to those of their columns.
-inline void square(const Vector (*rows)[VECTORS], int64_t count, Vector* squares) {
-    for (int64_t r = 0; r < count; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) squares[v] += rows[r][v] * rows[r][v];
+// Add the squares of some packed rows to those of their columns.
+void add_squares(const double* rows, int64_t count, double* squares) {
+    for (int64_t v = 0; v < WIDE; v += LANES) {
+        Vector total = load(squares + v);
+        for (int64_t r = 0; r < count; ++r) total += load(rows + r * WIDE + v) * load(rows + r * WIDE + v);
+        store(squares + v, total);
+    }
 }
 
-// left -= A w, of TALL packed rows of A and a pack of w; add the squares of what is left then.
-void subtract(const double* A, const double* w, int64_t count, Vector (*left)[VECTORS], Vector* squares) {
+// left -= A w, of TALL packed rows of A and a pack of w.
+void subtract(const double* A, const double* w, int64_t count, double* left) {
     Vector own[TALL][VECTORS];
     for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) own[r][v] = left[r][v];
+        for (int64_t v = 0; v < VECTORS; ++v) own[r][v] = load(left + r * WIDE + v * LANES);
     for (int64_t k = 0; k < count; ++k) {
         Vector given[VECTORS];
         for (int64_t v = 0; v < VECTORS; ++v) {
             __builtin_prefetch(w + (k + AHEAD) * WIDE + v * LANES);
-            given[v] = *reinterpret_cast<const Vector*>(w + k * WIDE + v * LANES);
+            given[v] = load(w + k * WIDE + v * LANES);
             asm("" : "+v"(given[v]));  // in a register: GCC reads it again with every product
         }
         for (int64_t r = 0; r < TALL; ++r)
             for (int64_t v = 0; v < VECTORS; ++v) own[r][v] -= A[k * TALL + r] * given[v];
     }
     for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) left[r][v] = own[r][v];
-    if (squares) square(own, TALL, squares);
+        for (int64_t v = 0; v < VECTORS; ++v) store(left + r * WIDE + v * LANES, own[r][v]);
 }
 
 // The numbers [from, size) of some rows as packs of TALL rows; rows that are not there are 0.
@@ -77,73 +88,68 @@ struct Work {
     const double* w;      // packed: (repeats * packs, size, WIDE)
     int64_t apart, repeats, targets;
     const int64_t *edges, *last;
-    double* out;
-    std::vector<double> packed, left, squares;  // of some rows
+    std::vector<double> squares, packed, left;  // (repeats * packs, edges, WIDE); some rows of A, and of c
 
     int64_t packs() const { return (targets + WIDE - 1) / WIDE; }
+    int64_t column(int64_t pack) const { return pack % packs() * WIDE; }
+    int64_t columns(int64_t pack) const { return std::min(WIDE, targets - column(pack)); }
 
-    // Call f(number in turn, first column of c, how many columns) for some packs of w.
-    template <class F>
-    void each(int64_t first, int64_t count, const F& f) const {
-        for (int64_t k = 0; k < count; ++k) {
-            const int64_t column = (first + k) % packs() * WIDE;
-            f(k, column, std::min(WIDE, targets - column));
-        }
+    double* squares_of(int64_t pack, const int64_t* edge) {
+        return squares.data() + (pack * (last - edges) + edge - edges) * WIDE;
     }
 
-    // The rows [row, row + rows) of a run, HIGH at most, and all of w.
-    void go(int64_t row, int64_t rows, int64_t run) {
+    // Add the squares of what is left of some rows.
+    void put(int64_t pack, const int64_t* edge, const double* rows, int64_t count) {
+        add_squares(rows, count, squares_of(pack, edge));
+    }
+
+    // The rows [row, row + rows), HIGH at most, and all of w.
+    void go(int64_t row, int64_t rows) {
         const int64_t begin = upper ? std::min(row, size) : 0, whole = repeats * packs();
         packed.resize((rows + TALL - 1) / TALL * TALL * (size - begin));
         gather(A, row, rows, begin, size, packed.data());
         for (int64_t first = 0; first < whole; first += LONG)
-            go(row, rows, run, begin, first, std::min(LONG, whole - first));
+            go(row, rows, begin, first, std::min(LONG, whole - first));
     }
 
-    void go(int64_t row, int64_t rows, int64_t run, int64_t begin, int64_t first, int64_t count) {
+    // And some packs of w.
+    void go(int64_t row, int64_t rows, int64_t begin, int64_t first, int64_t count) {
         const int64_t high = (rows + TALL - 1) / TALL * TALL;
         left.assign(count * high * WIDE, 0.0);
-        squares.assign(count * (last - edges) * WIDE, 0.0);
-        const auto left_of = [&](int64_t k, int64_t r) {
-            return reinterpret_cast<Vector(*)[VECTORS]>(left.data() + (k * high + r) * WIDE);
-        };
-        const auto squares_of = [&](int64_t k, const int64_t* edge) {
-            return reinterpret_cast<Vector*>(squares.data() + (k * (last - edges) + edge - edges) * WIDE);
-        };
+        const auto left_of = [&](int64_t k, int64_t r) { return left.data() + (k * high + r) * WIDE; };
+        for (int64_t k = 0; k < count; ++k)
+            for (int64_t r = 0; r < rows; ++r) {
+                const double* own = c[row + r] + column(first + k);
+                std::copy(own, own + columns(first + k), left_of(k, r));
+            }
         const int64_t* edge = edges;
-        each(first, count, [&](int64_t k, int64_t column, int64_t columns) {
-            for (int64_t r = 0; r < rows; ++r)
-                std::copy(c[row + r] + column, c[row + r] + column + columns, left.data() + (k * high + r) * WIDE);
-        });
         for (; edge < last && *edge <= begin; ++edge)
-            for (int64_t k = 0; k < count; ++k) square(left_of(k, 0), rows, squares_of(k, edge));
+            for (int64_t k = 0; k < count; ++k) put(first + k, edge, left_of(k, 0), rows);
         for (int64_t from = begin; edge < last; from += DEEP) {
             const int64_t end = std::min(from + DEEP, size);
             for (int64_t k = 0; k < count; ++k)
-                for (int64_t r = 0; r < high; r += TALL) {
+                for (int64_t r = 0; r < rows; r += TALL) {
                     const double *own = packed.data() + r * (size - begin), *given = w + (first + k) * apart;
                     int64_t at = upper ? std::max(from, row + r) : from;
                     for (const int64_t* e = edge; e < last; ++e) {
                         const int64_t stop = std::min(*e, end);
-                        Vector* of = *e <= end ? squares_of(k, e) : nullptr;
                         if (at < stop) {
-                            subtract(own + (at - begin) * TALL, given + at * WIDE, stop - at, left_of(k, r), of);
+                            subtract(own + (at - begin) * TALL, given + at * WIDE, stop - at, left_of(k, r));
                             at = stop;
-                        } else if (of) {
-                            square(left_of(k, r), TALL, of);
                         }
-                        if (!of) break;
+                        if (*e > end) break;
+                        put(first + k, e, left_of(k, r), TALL);
                     }
                 }
             while (edge < last && *edge <= end) ++edge;
         }
-        each(first, count, [&](int64_t k, int64_t column, int64_t columns) {
-            for (const int64_t* e = edges; e < last; ++e) {
-                double* to = out + (run * (last - edges) + (e - edges)) * repeats * targets;
-                const double* own = squares.data() + (k * (last - edges) + (e - edges)) * WIDE;
-                for (int64_t j = 0; j < columns; ++j) to[(first + k) / packs() * targets + column + j] += own[j];
-            }
-        });
+    }
+
+    // The squares as (edges, repeats * targets).
+    void unpack(double* out) {
+        for (const int64_t* e = edges; e < last; ++e)
+            for (int64_t pack = 0; pack < repeats * packs(); ++pack)
+                out = std::copy(squares_of(pack, e), squares_of(pack, e) + columns(pack), out);
     }
 };
 
@@ -160,7 +166,7 @@ extern "C" void pack_float64(const double* w, int64_t down, int64_t along, int64
         const int64_t column = pack % packs * WIDE, columns = std::min(WIDE, targets - column);
         const int64_t begin = pack / packs * targets + column;
         if (columns < WIDE) std::fill(out, out + size * WIDE, 0.0);
-        Vector total[VECTORS] = {};
+        double total[WIDE] = {};
         for (int64_t k = 0; k < size; k += TALL) {
             const int64_t tall = std::min(TALL, size - k);
             if (along == 1)
@@ -169,18 +175,18 @@ extern "C" void pack_float64(const double* w, int64_t down, int64_t along, int64
             else
                 for (int64_t c = 0; c < columns; ++c)
                     for (int64_t j = k; j < k + tall; ++j) out[j * WIDE + c] = w[j * down + (begin + c) * along];
-            square(reinterpret_cast<const Vector(*)[VECTORS]>(out + k * WIDE), tall, total);
+            add_squares(out + k * WIDE, tall, total);
         }
-        for (int64_t c = 0; c < columns; ++c) squares[begin + c] += total[c / LANES][c % LANES];
+        for (int64_t c = 0; c < columns; ++c) squares[begin + c] += total[c];
     }
 }
 
-// Add to out (runs, edges, repeats * targets) the squares of c - A w over the rows of every run, which begin at
-// `starts` and end where the next begins, with the first numbers of A's rows that every edge says, in order.
+// Put into out (edges, repeats * targets) the squares of c - A w, of `bands` times `band` rows, with the first numbers
+// of A's rows that every edge says, in order.
 extern "C" void squares_float64(const double* A, int64_t A_down, int64_t A_along, int64_t A_bands, const double* c,
-                                int64_t c_down, int64_t c_bands, int64_t band, const int64_t* starts, int64_t runs,
-                                int64_t size, int64_t upper, const double* w, int64_t apart, int64_t repeats,
-                                int64_t targets, const int64_t* edges, int64_t edge_count, double* out) {
+                                int64_t c_down, int64_t c_bands, int64_t bands, int64_t band, int64_t size,
+                                int64_t upper, const double* w, int64_t apart, int64_t repeats, int64_t targets,
+                                const int64_t* edges, int64_t edge_count, double* out) {
     Work work{{A, A_down, A_along, band, A_bands},
               {c, c_down, 1, band, c_bands},
               size,
@@ -191,11 +197,10 @@ extern "C" void squares_float64(const double* A, int64_t A_down, int64_t A_along
               targets,
               edges,
               edges + edge_count,
-              out,
               {},
               {},
               {}};
-    for (int64_t run = 0; run < runs; ++run)
-        for (int64_t row = starts[run]; row < starts[run + 1]; row += HIGH)
-            work.go(row, std::min(HIGH, starts[run + 1] - row), run);
+    work.squares.resize(repeats * work.packs() * edge_count * WIDE);
+    for (int64_t row = 0; row < bands * band; row += HIGH) work.go(row, std::min(HIGH, bands * band - row));
+    work.unpack(out);
 }

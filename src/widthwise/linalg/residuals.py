@@ -1,4 +1,4 @@
-"""Sums of squared residuals, c - A w, column by column: of leading parts of A, and over runs of rows.
+"""Sums of squared residuals, c - A w, column by column: of leading parts of A too.
 
 Compiled (`residuals.cpp`) nothing as large as A w is made, and what is zero in A is left out. Without a compiler, and
 on a GPU, PyTorch does it.
@@ -23,7 +23,7 @@ PACK = (POINTER, *[NUMBER] * 5, POINTER, NUMBER, POINTER)
 SQUARES = (
     *(POINTER, NUMBER, NUMBER, NUMBER),
     *(POINTER, NUMBER, NUMBER, NUMBER),
-    *(POINTER, NUMBER, NUMBER, NUMBER),
+    *(NUMBER, NUMBER, NUMBER),
     *(POINTER, NUMBER, NUMBER, NUMBER),
     *(POINTER, NUMBER, POINTER),
 )
@@ -73,29 +73,27 @@ def squares(
     *,
     upper: bool = False,
     edges: Sequence[int] | None = None,
-    starts: Sequence[int] | None = None,
-) -> Float[Tensor, "runs edges columns"]:
+) -> Float[Tensor, "edges columns"]:
     """Return the sums of squares of c - A w, every column of w with the column of c of its target.
 
     Args:
         A, c: their rows; those of a band follow each other.
         upper: whether row r of A is zero before its number r.
         edges: how many of the first numbers of a row are looked at, increasing; all if left out.
-        starts: where runs of rows, summed apart, begin, and at last where they end; of all rows if left out.
     """
     (bands, band, size), columns = A.shape, w.plain.shape[1]
-    edges, starts = [size] if edges is None else edges, [0, bands * band] if starts is None else starts
-    found = c.new_zeros(len(starts) - 1, len(edges), columns)
+    edges = [size] if edges is None else edges
+    found = c.new_zeros(len(edges), columns)
     if w.packed is None:
-        _squares(A, c, w, upper, edges, starts, found)
+        _squares(A, c, w, upper, edges, found)
         return found
     assert c.stride(2) == 1 or c.shape[2] <= 1, "the numbers of a row are apart"
-    told, ends = torch.tensor(edges), torch.tensor(starts)
-    rows = A.data_ptr(), A.stride(1), A.stride(2), A.stride(0), c.data_ptr(), c.stride(1), c.stride(0), max(band, 1)
-    runs = ends.data_ptr(), len(starts) - 1, size, upper
+    told = torch.tensor(edges)
+    rows = A.data_ptr(), A.stride(1), A.stride(2), A.stride(0), c.data_ptr(), c.stride(1), c.stride(0)
+    sizes = bands, band, size
     weights = w.packed.data_ptr(), w.packed.stride(0), columns // max(w.targets, 1), w.targets
-    function = native.function(SOURCE, "squares", A.dtype, SQUARES)
-    function(*rows, *runs, *weights, told.data_ptr(), len(edges), found.data_ptr())
+    sums = told.data_ptr(), len(edges), found.data_ptr()
+    native.function(SOURCE, "squares", A.dtype, SQUARES)(*rows, *sizes, upper, *weights, *sums)
     return found
 
 
@@ -105,19 +103,16 @@ def _squares(
     w: Weights,
     upper: bool,
     edges: Sequence[int],
-    starts: Sequence[int],
-    found: Float[Tensor, "runs edges columns"],
+    found: Float[Tensor, "edges columns"],
 ) -> None:
     """Do what `squares` does, band by band."""
-    bounds = torch.tensor(starts[1:], device=A.device)
     for row, own, cross in _bands(A, c):
-        run = torch.searchsorted(bounds, torch.arange(row, row + len(own), device=A.device), right=True)
         left, at = cross.repeat(1, w.plain.shape[1] // max(w.targets, 1)), row if upper else 0
         for k, edge in enumerate(edges):
             if at < edge:
                 left.addmm_(own[:, at:edge], w.plain[at:edge], alpha=-1)
                 at = edge
-            found[:, k].index_add_(0, run, left.square())
+            found[k] += left.square().sum(0)
 
 
 def _bands(A: Tensor, c: Tensor) -> list[tuple[int, Tensor, Tensor]]:
