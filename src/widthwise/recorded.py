@@ -28,6 +28,7 @@ class Recorded:
         self.work, self.network = work, network
         self.steps, self.fails = 0, False
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.aside: torch.cuda.Stream | None = None  # one for all steps: gradients are added up on their first step's
         dropout.let_go(network)
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
@@ -50,7 +51,8 @@ class Recorded:
     def _aside(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """Do the work on another stream, as recording does: what is made on its way belongs to no stream of ours."""
         self.steps += 1
-        aside, here = torch.cuda.Stream(inputs.device), torch.cuda.current_stream(inputs.device)
+        self.aside = aside = self.aside or torch.cuda.Stream(inputs.device)
+        here = torch.cuda.current_stream(inputs.device)
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             found = self.work(inputs, targets)
@@ -65,7 +67,7 @@ class Recorded:
         graph = torch.cuda.CUDAGraph()
         dropout.hold(self.network, inputs.device)
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=self.aside):
                 self.found = self.work(*self.given)
         except RuntimeError as error:  # such as a network of a user's own that asks for a number
             self.fails = True
