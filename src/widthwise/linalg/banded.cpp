@@ -15,7 +15,7 @@ constexpr int64_t LANES = 8, VECTORS = 4;
 constexpr int64_t LANES = 4, VECTORS = 2;
 #endif
 constexpr int64_t COLUMNS = LANES * VECTORS;  // of a tile, whose sums fill the registers with 6 rows
-constexpr int64_t PANEL = 32;                 // columns that go through all blocks together
+constexpr int64_t PANEL = 64;                 // columns that go through all blocks together
 
 typedef double Vector __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
 

@@ -18,7 +18,7 @@ from widthwise.linalg.strata import Strata, second_about, second_times, squares_
 
 STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
-WEIGHTS = 2**22  # in memory at once
+WEIGHTS = {"cpu": 2**19, "cuda": 2**22}  # at once: as few as a processor's caches hold, as many as fill a card
 PROBES = 8  # random vectors for a trace
 
 
@@ -234,7 +234,7 @@ def errors(
     assert all(part.fit is fit and part.turned is turned for part in parts), "held-out rows of several fits"
     fit.form.prepare(fit.absolute(penalties))
     count = threads.count(fit.projected.device)
-    at_once = WEIGHTS // max(len(parts[0].root) * targets * count, 1)
+    at_once = WEIGHTS[fit.projected.device.type] // max(len(parts[0].root) * targets * count, 1)
     at_once = max(min(at_once, len(penalties) // count), 1)
 
     def room() -> tuple[Tensor, Tensor | None]:  # made once: memory that is new at every turn is slow
