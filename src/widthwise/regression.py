@@ -360,11 +360,14 @@ def block_sums(
         W, centre = maps[k]
         own = (part == k).nonzero()[:, 0]
         block = split.block[start + own].to(errors.device)
-        stratum = torch.zeros(1, dtype=torch.long) if labels is None else labels[start + own]
+        stratum = None if labels is None else labels[start + own]
         X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
         Y = Y[:, picked]
-        totals.index_add_(0, block, (Y - means[stratum]).square_())
-        errors.index_add_(0, block, (Y - centre[stratum]).addmm_(X, W, alpha=-1).square_())
+        Y -= means if stratum is None else means[stratum]
+        totals.index_add_(0, block, Y.square())
+        off = means - centre
+        Y += off if stratum is None else off[stratum]
+        errors.index_add_(0, block, Y.addmm_(X, W, alpha=-1).square_())
 
     run = half_square.consecutive(chosen)
     picked = chosen if run is None else run  # of a run of columns without a copy
@@ -386,8 +389,8 @@ def _scored_rows(joint: Joint, wanted: set[str]) -> Iterator[tuple[dict[str, Ten
 def _shifted(
     joint: Joint, pieces: dict[str, Tensor], names: Sequence[str], rows: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows columns"]:
-    """Return some rows of groups side by side, about the moments' shift."""
+    """Return some rows of groups side by side, about the moments' shift: new memory."""
     shift = joint.cells[0].shift
     assert shift is not None
-    shifted = [pieces[name][rows].to(shift.device) - shift[joint.columns[name]] for name in names]
+    shifted = [pieces[name][rows].to(shift.device, torch.float64).sub_(shift[joint.columns[name]]) for name in names]
     return shifted[0] if len(shifted) == 1 else torch.cat(shifted, 1)

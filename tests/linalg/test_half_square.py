@@ -17,7 +17,7 @@ def _whole(size: int, seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("rows", [1, 128, 300, 400])
 @pytest.mark.parametrize("order", ["sorted", "shuffled", "repeated", "run"])
-def test_any_rows_and_columns_are_those_of_the_matrix(rows, order, seed):
+def test_any_rows_and_columns_are_those_of_the_matrix(rows, order, by, seed):
     generator = torch.Generator().manual_seed(seed)
     whole = _whole(400, seed)
     made = {
@@ -31,7 +31,7 @@ def test_any_rows_and_columns_are_those_of_the_matrix(rows, order, seed):
     assert torch.equal(half_square.taken(_blocks(whole, rows), a, b, out), whole[a[:, None], b])
 
 
-def test_no_rows_are_an_empty_matrix():
+def test_no_rows_are_an_empty_matrix(by):
     out = torch.empty(0, 3, dtype=torch.float64)
     assert half_square.taken([], torch.arange(0), torch.arange(3), out).shape == (0, 3)
 

@@ -3,11 +3,19 @@
 Rows are those of the first columns; columns behind them are kept too, but are no rows.
 """
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from widthwise import native
+from widthwise.native import NUMBER, POINTER
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+ARGUMENTS = (POINTER, POINTER, POINTER, NUMBER, POINTER, NUMBER, POINTER, NUMBER)
 
 Blocks = Sequence[Float[Tensor, "_ _"]]
 
@@ -21,7 +29,20 @@ def cuts(rows: int) -> list[tuple[int, int]]:
 def taken(
     blocks: Blocks, rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"], out: Float[Tensor, "rows chosen"]
 ) -> Float[Tensor, "rows chosen"]:
-    """Return some rows and columns of the matrix, in `out`."""
+    """Return some rows and columns of the matrix, in `out`.
+
+    Compiled (`half_square.cpp`) element by element; without a compiler, and on a GPU, by PyTorch, run by run.
+    """
+    if out.device.type == "cpu" and compiled() is not None:
+        begins = list(_begins(blocks))
+        assert not len(rows) or 0 <= int(rows.min()) <= int(rows.max()) < len(begins), "rows that are not there"
+        assert not len(columns) or 0 <= int(columns.min()), "columns that are not there"
+        assert not (blocks and len(columns)) or int(columns.max()) < blocks[0].shape[1], "columns that are not there"
+        take = native.function(SOURCE, "taken", out.dtype, ARGUMENTS)
+        told = torch.tensor(begins), rows.contiguous(), rows.argsort(), columns.contiguous()
+        at = [x.data_ptr() for x in told]
+        take(*at[:3], len(rows), at[3], len(columns), *native.matrix(out))
+        return out
     (a, to_a), (b, to_b) = _sorted(rows), _sorted(columns)
     spans = cuts(sum(len(block) for block in blocks))
     edges = torch.tensor([start for start, _ in spans] + [spans[-1][1] if spans else 0])
@@ -33,6 +54,20 @@ def taken(
         if below < len(a) and left < right:  # mirrored: what lies below the diagonal is that right of it
             _put(out, to_a, to_b, below, left, _taken(block, b[left:right] - start, a[below:] - start).T)
     return out
+
+
+def _begins(blocks: Blocks) -> Iterator[int]:
+    """Yield where every row would have its first number, were it there."""
+    start = 0
+    for block in blocks:
+        first, apart = native.matrix(block)
+        yield from (first + block.element_size() * (k * apart - start) for k in range(len(block)))
+        start += len(block)
+
+
+def compiled() -> ctypes.CDLL | None:
+    """Return the compiled library; None without a compiler."""
+    return native.load(SOURCE)
 
 
 def consecutive(columns: Int[Tensor, " chosen"]) -> slice | None:
