@@ -36,7 +36,7 @@ def taken(
     if out.device.type == "cpu" and compiled() is not None:
         begins = list(_begins(blocks))
         assert not len(rows) or 0 <= int(rows.min()) <= int(rows.max()) < len(begins), "rows that are not there"
-        assert not len(columns) or 0 <= int(columns.min()), "columns that are not there"
+        assert not len(columns) or int(columns.min()) >= 0, "columns that are not there"
         assert not (blocks and len(columns)) or int(columns.max()) < blocks[0].shape[1], "columns that are not there"
         take = native.function(SOURCE, "taken", out.dtype, ARGUMENTS)
         told = torch.tensor(begins), rows.contiguous(), rows.argsort(), columns.contiguous()
