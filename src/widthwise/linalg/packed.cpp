@@ -1,39 +1,18 @@
 // Rows packed for products: WIDE columns side by side, row after row, then the next WIDE columns. Rows are packed from
-// where they lie, less a shift, while the sums of every column's powers are taken; then columns are multiplied, a tile
-// of TALL by WIDE sums in the registers over all rows. Sums are in an order that depends on the number of rows alone:
-// every thread has columns, or tiles, of its own.
+// where they lie, less a shift, while the sums of every column's powers are taken; then columns are multiplied. Sums
+// are in an order that depends on the number of rows alone: every thread has columns, or tiles, of its own.
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "tile.hpp"
 
 namespace {
 
-#ifdef __AVX512F__
-constexpr int64_t LANES = 8, TALL = 8;
-#else
-constexpr int64_t LANES = 4, TALL = 4;
-#endif
-constexpr int64_t VECTORS = 3, WIDE = LANES * VECTORS;
 constexpr int64_t ROWS = 8;                    // that are packed together: as many streams as a processor follows
-constexpr int64_t AHEAD = 32;                  // rows: what comes then is fetched, as no processor does over pages
 constexpr int64_t HIGH = 16 * TALL, LONG = 4;  // of a thread's work: columns on the left, packs on the right
 
-typedef double Vector __attribute__((vector_size(LANES * sizeof(double))));
 typedef float Halves __attribute__((vector_size(LANES * sizeof(float))));
-
-template <class V, class T>
-V load(const T* from) {
-    V found;
-    std::memcpy(&found, from, sizeof found);
-    return found;
-}
-
-template <class V>
-void store(double* to, const V& given) {
-    std::memcpy(to, &given, sizeof given);
-}
 
 // A vector of values, or one, as double precision.
 template <class V>
@@ -136,20 +115,6 @@ struct Product {
     int64_t out_apart, upper;
 };
 
-void tile(const double* left, const double* right, int64_t rows, Vector (&sums)[TALL][VECTORS]) {
-    for (int64_t k = 0; k < rows; ++k) {
-        Vector given[VECTORS];
-        __builtin_prefetch(left + (k + AHEAD) * WIDE);
-        for (int64_t v = 0; v < VECTORS; ++v) {
-            __builtin_prefetch(right + (k + AHEAD) * WIDE + v * LANES);
-            given[v] = load<Vector>(right + k * WIDE + v * LANES);
-            asm("" : "+v"(given[v]));  // in a register: GCC reads it again with every product
-        }
-        for (int64_t r = 0; r < TALL; ++r)
-            for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] += left[k * WIDE + r] * given[v];
-    }
-}
-
 // A tile of a product whose first column on the left is `row` of its own, on the right `column`, both relative to out.
 void add(const Product& of, int64_t row, int64_t column, int64_t rows) {
     const int64_t tall = std::min(TALL, of.tall - row);
@@ -158,10 +123,11 @@ void add(const Product& of, int64_t row, int64_t column, int64_t rows) {
     for (int64_t r = 0; r < tall; ++r)
         for (int64_t v = 0; v < VECTORS; ++v) __builtin_prefetch(out + r * of.out_apart + v * LANES, 1);
     Vector sums[TALL][VECTORS] = {};
-    tile(pack(of.left, of.left_apart, of.top + row), pack(of.right, of.right_apart, of.first + column), rows, sums);
+    multiply<WIDE>(pack(of.left, of.left_apart, of.top + row), pack(of.right, of.right_apart, of.first + column), rows,
+                   sums);
     for (int64_t r = 0; r < tall; ++r, out += of.out_apart)
         if (end - begin == WIDE)
-            for (int64_t v = 0; v < VECTORS; ++v) store(out + v * LANES, load<Vector>(out + v * LANES) + sums[r][v]);
+            for (int64_t v = 0; v < VECTORS; ++v) store(out + v * LANES, load(out + v * LANES) + sums[r][v]);
         else
             for (int64_t c = begin; c < end; ++c) out[c] += sums[r][c / LANES][c % LANES];
 }

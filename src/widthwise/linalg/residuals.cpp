@@ -1,33 +1,15 @@
-// Sums of squares of c - A w, column by column, without making A w: for the first numbers of every row of A alone too.
-// A tile of TALL rows by WIDE columns is in the registers. One thread; sums in an order that depends on the sizes
-// alone.
+// Sums of squares of A w - c, column by column, without making A w: for the first numbers of every row of A alone too.
+// One thread; sums in an order that depends on the sizes alone.
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <vector>
+
+#include "tile.hpp"
 
 namespace {
 
-#ifdef __AVX512F__
-constexpr int64_t LANES = 8, TALL = 8;
-#else
-constexpr int64_t LANES = 4, TALL = 4;
-#endif
-constexpr int64_t VECTORS = 3, WIDE = LANES * VECTORS;
 constexpr int64_t LONG = 16;  // packs of w that the same rows are multiplied with: what is left stays in the cache
 constexpr int64_t HIGH = 16 * TALL, DEEP = 512;  // rows of A that are packed, and how many of their numbers are next
-constexpr int64_t AHEAD = 32;                    // numbers: what comes then is fetched, as no processor does over pages
-
-typedef double Vector __attribute__((vector_size(LANES * sizeof(double))));
-
-Vector load(const double* from) {
-    Vector found;
-    std::memcpy(&found, from, sizeof found);
-    return found;
-}
-
-void store(double* to, const Vector& given) { std::memcpy(to, &given, sizeof given); }
 
 // A matrix whose rows lie in bands: those of a band are `down` apart.
 struct Matrix {
@@ -46,23 +28,14 @@ void add_squares(const double* rows, int64_t count, double* squares) {
     }
 }
 
-// left -= A w, of TALL packed rows of A and a pack of w.
-void subtract(const double* A, const double* w, int64_t count, double* left) {
-    Vector own[TALL][VECTORS];
+// Add A w, of TALL packed rows of A and a pack of w, to what is there of them.
+void add_product(const double* A, const double* w, int64_t count, double* there) {
+    Vector sums[TALL][VECTORS];
     for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) own[r][v] = load(left + r * WIDE + v * LANES);
-    for (int64_t k = 0; k < count; ++k) {
-        Vector given[VECTORS];
-        for (int64_t v = 0; v < VECTORS; ++v) {
-            __builtin_prefetch(w + (k + AHEAD) * WIDE + v * LANES);
-            given[v] = load(w + k * WIDE + v * LANES);
-            asm("" : "+v"(given[v]));  // in a register: GCC reads it again with every product
-        }
-        for (int64_t r = 0; r < TALL; ++r)
-            for (int64_t v = 0; v < VECTORS; ++v) own[r][v] -= A[k * TALL + r] * given[v];
-    }
+        for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] = load(there + r * WIDE + v * LANES);
+    multiply<TALL>(A, w, count, sums);
     for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) store(left + r * WIDE + v * LANES, own[r][v]);
+        for (int64_t v = 0; v < VECTORS; ++v) store(there + r * WIDE + v * LANES, sums[r][v]);
 }
 
 // The numbers [from, size) of some rows as packs of TALL rows; rows that are not there are 0.
@@ -120,7 +93,7 @@ struct Work {
         for (int64_t k = 0; k < count; ++k)
             for (int64_t r = 0; r < rows; ++r) {
                 const double* own = c[row + r] + column(first + k);
-                std::copy(own, own + columns(first + k), left_of(k, r));
+                for (int64_t j = 0; j < columns(first + k); ++j) left_of(k, r)[j] = -own[j];
             }
         const int64_t* edge = edges;
         for (; edge < last && *edge <= begin; ++edge)
@@ -134,7 +107,7 @@ struct Work {
                     for (const int64_t* e = edge; e < last; ++e) {
                         const int64_t stop = std::min(*e, end);
                         if (at < stop) {
-                            subtract(own + (at - begin) * TALL, given + at * WIDE, stop - at, left_of(k, r));
+                            add_product(own + (at - begin) * TALL, given + at * WIDE, stop - at, left_of(k, r));
                             at = stop;
                         }
                         if (*e > end) break;

@@ -1,0 +1,48 @@
+// The inner loop of a matrix product: TALL by WIDE sums that stay in the registers.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int64_t LANES = 8, TALL = 8;
+#else
+constexpr int64_t LANES = 4, TALL = 4;
+#endif
+constexpr int64_t VECTORS = 3, WIDE = LANES * VECTORS;
+constexpr int64_t AHEAD = 32;  // turns: what is multiplied then is fetched, as no processor does over the end of a page
+
+typedef double Vector __attribute__((vector_size(LANES * sizeof(double))));
+
+template <class V = Vector, class T>
+inline V load(const T* from) {
+    V found;
+    std::memcpy(&found, from, sizeof found);
+    return found;
+}
+
+template <class V>
+inline void store(double* to, const V& given) {
+    std::memcpy(to, &given, sizeof given);
+}
+
+// sums += left' right: left (count, TALL), whose rows are APART numbers apart; right (count, WIDE).
+template <int64_t APART>
+inline void multiply(const double* left, const double* right, int64_t count, Vector (&sums)[TALL][VECTORS]) {
+    for (int64_t k = 0; k < count; ++k) {
+        Vector given[VECTORS];
+        __builtin_prefetch(left + (k + AHEAD) * APART);
+        for (int64_t v = 0; v < VECTORS; ++v) {
+            __builtin_prefetch(right + (k + AHEAD) * WIDE + v * LANES);
+            given[v] = load(right + k * WIDE + v * LANES);
+            asm("" : "+v"(given[v]));  // in a register: GCC reads it again with every product
+        }
+        for (int64_t r = 0; r < TALL; ++r)
+            for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] += left[k * APART + r] * given[v];
+    }
+}
+
+}  // namespace
