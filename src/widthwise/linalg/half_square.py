@@ -39,7 +39,8 @@ def taken(
         assert not len(columns) or int(columns.min()) >= 0, "columns that are not there"
         assert not (blocks and len(columns)) or int(columns.max()) < blocks[0].shape[1], "columns that are not there"
         take = native.function(SOURCE, "taken", out.dtype, ARGUMENTS)
-        told = torch.tensor(begins), rows.contiguous(), rows.argsort(), columns.contiguous()
+        rows, columns = (x.to(torch.int64).contiguous() for x in (rows, columns))
+        told = torch.tensor(begins), rows, rows.argsort(), columns
         at = [x.data_ptr() for x in told]
         take(*at[:3], len(rows), at[3], len(columns), *native.matrix(out))
         return out

@@ -29,6 +29,13 @@ inline void store(double* to, const V& given) {
     std::memcpy(to, &given, sizeof given);
 }
 
+// Hold a vector in a register, where one is as long as that: GCC reads it again with every product.
+inline void hold(Vector& given) {
+#ifdef __AVX__
+    asm("" : "+v"(given));
+#endif
+}
+
 // sums += left' right: left (count, TALL), whose rows are APART numbers apart; right (count, WIDE).
 template <int64_t APART>
 inline void multiply(const double* left, const double* right, int64_t count, Vector (&sums)[TALL][VECTORS]) {
@@ -38,7 +45,7 @@ inline void multiply(const double* left, const double* right, int64_t count, Vec
         for (int64_t v = 0; v < VECTORS; ++v) {
             __builtin_prefetch(right + (k + AHEAD) * WIDE + v * LANES);
             given[v] = load(right + k * WIDE + v * LANES);
-            asm("" : "+v"(given[v]));  // in a register: GCC reads it again with every product
+            hold(given[v]);
         }
         for (int64_t r = 0; r < TALL; ++r)
             for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] += left[k * APART + r] * given[v];
