@@ -63,7 +63,7 @@ def cache_folder() -> Path:
 
 
 def _key(compiler: list[str], source: Path) -> str:
-    """Return a name for the source, what lies beside it, and the processor and version that the compiler says it has."""
+    """Return a name for the source, its headers, and the processor and version that the compiler says it has."""
     read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.hpp"))))
     told = subprocess.run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True)
     return hashlib.sha256(read + " ".join([*FLAGS, THREADS]).encode() + told.stdout).hexdigest()[:16]
