@@ -62,6 +62,11 @@ def span(
     from widthwise.measures.span_error import SpanError, between
 
     common.check()
+    given = [side is not None for side in (source_test, target_test)]
+    if split == "test" and not all(given):
+        raise UsageError("--split test needs --source-test and --target-test: the features of the rows to score.")
+    if split == "validation" and any(given):
+        raise UsageError("--source-test and --target-test belong to --split test.")
     sides = files.sides(source, target, source_test, target_test, key, target_key)
     tests = {name: sides.pop(f"{name}_test", None) for name in ("source", "target")}
     rows, scored = len(sides["source"]), len(tests["source"] or sides["source"])
@@ -172,6 +177,8 @@ def gap(
     from widthwise.array_gap import span_gap
 
     common.check()
+    if bool(wide_test) != bool(narrow_test):
+        raise UsageError("--wide-test and --narrow-test are given together, or neither.")
     sides = {"wide": wide, "narrow": narrow, "wide_test": wide_test, "narrow_test": narrow_test}
     read = files.fleets({name: given for name, given in sides.items() if given}, key)
     rows = len(read["wide"][0])
