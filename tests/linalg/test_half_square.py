@@ -36,6 +36,16 @@ def test_no_rows_are_an_empty_matrix(by):
     assert half_square.taken([], torch.arange(0), torch.arange(3), out).shape == (0, 3)
 
 
+def test_blocks_are_mirrored_within_themselves(seed):
+    whole = _whole(300, seed)
+    blocks = _blocks(whole, 300)
+    for block in blocks:
+        block[:, : len(block)].triu_()
+    half_square.mirror(blocks)
+    for ours, theirs in zip(blocks, _blocks(whole, 300), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize(("columns", "run"), [([], (0, 0)), ([4], (4, 5)), ([2, 3, 4], (2, 5)), ([2, 4], None)])
 def test_columns_that_follow_each_other_are_a_slice(columns, run):
     found = half_square.consecutive(torch.tensor(columns, dtype=torch.long))

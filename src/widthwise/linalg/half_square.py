@@ -26,6 +26,13 @@ def cuts(rows: int) -> list[tuple[int, int]]:
     return [(k, min(k + height, rows)) for k in range(0, rows, height)]
 
 
+def mirror(blocks: Blocks) -> None:
+    """Put what is right of the diagonal below it too, within every block."""
+    for block in blocks:
+        square = block[:, : len(block)]
+        square.copy_(square.triu() + square.triu(1).T)
+
+
 def taken(
     blocks: Blocks, rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"], out: Float[Tensor, "rows chosen"]
 ) -> Float[Tensor, "rows chosen"]:

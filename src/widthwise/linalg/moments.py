@@ -321,9 +321,7 @@ class Moments:
         if self._waiting:
             self._add_products(self._buffer)
         self._buffer = None
-        for (start, stop), block in zip(self._cuts, self._blocks, strict=True):  # what was left out below the diagonal
-            square = block[:, : stop - start]
-            square.copy_(square.triu() + square.triu(1).T)
+        half_square.mirror(self._blocks)
 
     def _add_products(self, rows: Packed) -> None:
         """Add the products of all rows that wait."""
