@@ -18,8 +18,8 @@ def by(request, monkeypatch):
     return request.param
 
 
-@pytest.fixture(params=[1, 2, 5])
-def threads(request):
+@pytest.fixture(params=[1, 2, 3, 5])
+def count(request):
     """Let PyTorch, and what is compiled, have so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)

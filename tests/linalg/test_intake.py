@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from awkward import rows_of
 
 from widthwise import native
 from widthwise.errors import DataError
 from widthwise.linalg import intake
 from widthwise.linalg.moments import Moments
-
-
-def rows_of(seed, n, columns, dtype=torch.float64):
-    random = np.random.default_rng(seed)
-    return torch.from_numpy(random.normal(size=(n, columns)) * np.logspace(-3, 3, columns) + 7).to(dtype)
 
 
 @pytest.mark.parametrize("columns", [1, 8, 100])
@@ -92,7 +88,7 @@ def test_float32_products_that_are_exact_are_still_float32_products():
     assert 0 < whole.rounding < 1e-6
 
 
-def test_the_number_of_threads_changes_nothing(threads, seed):
+def test_the_number_of_threads_changes_nothing(count, seed):
     rows = rows_of(seed, 70, 41, torch.float32)
     assert torch.equal(torch.stack(intake.extremes(rows)), torch.stack([rows.amin(0), rows.amax(0)]).double())
 

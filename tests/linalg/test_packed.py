@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from awkward import rows_of
 
 from widthwise.linalg import packed
 from widthwise.linalg.packed import ROWS, Packed, Product
 
 CPU = torch.device("cpu")
-
-
-def rows_of(seed, n, columns, dtype=torch.float64):
-    random = np.random.default_rng(seed)
-    return torch.from_numpy(random.normal(size=(n, columns)) * np.logspace(-3, 3, columns) + 7).to(dtype)
 
 
 def filled(seed, columns, rows=ROWS):
@@ -48,7 +44,7 @@ def test_rows_are_shifted_and_their_powers_added(n, columns, before, at, dtype, 
 
 @pytest.mark.parametrize("rows", [1, 9, ROWS])
 @pytest.mark.parametrize(("left", "right"), [(1, 1), (8, 24), (9, 70), (140, 25), (257, 200)])
-def test_products_are_those_of_columns(left, right, rows, by, threads, seed):
+def test_products_are_those_of_columns(left, right, rows, by, count, seed):
     (a, x), (b, y) = filled(seed, left, rows), filled(seed + 1, right, rows)
     out = torch.full((left, right + 3), 5.0).double()
     packed.add([Product(a, slice(0, left), b, slice(0, right), out[:, 1 : right + 1])], rows)
@@ -60,7 +56,7 @@ def test_products_are_those_of_columns(left, right, rows, by, threads, seed):
 @pytest.mark.parametrize(
     ("columns", "crossed", "height"), [(1, 1, 8), (100, 100, 64), (300, 130, 128), (700, 512, 256)]
 )
-def test_half_a_square_is_made_in_blocks(columns, crossed, height, by, threads, seed):
+def test_half_a_square_is_made_in_blocks(columns, crossed, height, by, count, seed):
     """Of columns with themselves and those behind: all on and right of the diagonal, and nothing outside."""
     own, values = filled(seed, columns, 100)
     runs = [slice(k, min(k + height, crossed)) for k in range(0, crossed, height)]

@@ -11,15 +11,6 @@ from widthwise.linalg import threads
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(params=[1, 2, 3])
-def count(request):
-    """Let PyTorch have so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("items", [0, 1, 2, 5, 12])
 def test_answers_come_in_the_order_of_their_items(items, count):
     assert threads.each(lambda k: k * k, list(range(items)), count) == [k * k for k in range(items)]

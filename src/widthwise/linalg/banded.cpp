@@ -4,20 +4,15 @@
 // order that depends on the blocks alone.
 
 #include <algorithm>
-#include <cstdint>
 #include <vector>
+
+#include "tile.hpp"
 
 namespace {
 
-#ifdef __AVX512F__
-constexpr int64_t LANES = 8, VECTORS = 4;
-#else
-constexpr int64_t LANES = 4, VECTORS = 2;
-#endif
-constexpr int64_t COLUMNS = LANES * VECTORS;  // of a tile, whose sums fill the registers with 6 rows
-constexpr int64_t PANEL = 64;                 // columns that go through all blocks together
-
-typedef double Vector __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
+constexpr int64_t BESIDE = LANES == 8 ? 4 : 2;  // vectors of a tile, whose sums fill the registers with 6 rows
+constexpr int64_t COLUMNS = LANES * BESIDE;
+constexpr int64_t PANEL = 64;  // columns that go through all blocks together
 
 enum Triangle { LOWER, UPPER };
 
@@ -27,30 +22,29 @@ double at(const double* A, int64_t size, int64_t row, int64_t column) {
     return TRANSPOSED ? A[column * size + row] : A[row * size + column];
 }
 
-// Some rows of what `multiply` does.
+// Some rows of what `times` does.
 template <int64_t ROWS, Triangle TRIANGLE, bool TRANSPOSED, bool SUBTRACTED>
 void tile(const double* A, int64_t size, int64_t row, const double* x, double* out) {
     const int64_t first = TRIANGLE == UPPER ? row : 0, last = TRIANGLE == LOWER ? row + ROWS : size;
     for (int64_t column = 0; column < PANEL; column += COLUMNS) {
-        Vector sums[ROWS][VECTORS] = {};
+        Vector sums[ROWS][BESIDE] = {};
         for (int64_t k = first; k < last; ++k) {
-            Vector given[VECTORS];
-            for (int64_t v = 0; v < VECTORS; ++v)
-                given[v] = *reinterpret_cast<const Vector*>(x + k * PANEL + column + v * LANES);
+            Vector given[BESIDE];
+            for (int64_t v = 0; v < BESIDE; ++v) given[v] = load(x + k * PANEL + column + v * LANES);
             for (int64_t r = 0; r < ROWS; ++r)
-                for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] += at<TRANSPOSED>(A, size, row + r, k) * given[v];
+                for (int64_t v = 0; v < BESIDE; ++v) sums[r][v] += at<TRANSPOSED>(A, size, row + r, k) * given[v];
         }
         for (int64_t r = 0; r < ROWS; ++r)
-            for (int64_t v = 0; v < VECTORS; ++v) {
-                Vector* put = reinterpret_cast<Vector*>(out + (row + r) * PANEL + column + v * LANES);
-                *put = SUBTRACTED ? *put - sums[r][v] : sums[r][v];
+            for (int64_t v = 0; v < BESIDE; ++v) {
+                double* put = out + (row + r) * PANEL + column + v * LANES;
+                store(put, SUBTRACTED ? load(put) - sums[r][v] : sums[r][v]);
             }
     }
 }
 
 // out = A x, or out - A x; A (size, size) a triangle, x and out (size, PANEL).
 template <Triangle TRIANGLE, bool TRANSPOSED, bool SUBTRACTED>
-void multiply(const double* A, int64_t size, const double* x, double* out) {
+void times(const double* A, int64_t size, const double* x, double* out) {
     int64_t row = 0;
     for (; row + 6 <= size; row += 6) tile<6, TRIANGLE, TRANSPOSED, SUBTRACTED>(A, size, row, x, out);
     for (; row + 4 <= size; row += 4) tile<4, TRIANGLE, TRANSPOSED, SUBTRACTED>(A, size, row, x, out);
@@ -81,19 +75,19 @@ extern "C" void solve_float64(const double* inverse, int64_t inverse_apart, cons
         const int64_t width = std::min(PANEL, columns - column);
         for (int64_t k = 0; k < blocks; ++k) {
             gather(C + k * size * C_apart + column, C_apart, size, width, own);
-            if (k) multiply<UPPER, false, true>(left + (k - 1) * left_apart, size, beside, own);
-            multiply<LOWER, false, false>(inverse + k * inverse_apart, size, own, solved);
+            if (k) times<UPPER, false, true>(left + (k - 1) * left_apart, size, beside, own);
+            times<LOWER, false, false>(inverse + k * inverse_apart, size, own, solved);
             if (k + 1 < blocks) scatter(solved, size, width, out + k * size * out_apart + column, out_apart);
             std::swap(solved, beside);
         }
         for (int64_t k = blocks - 1; k >= 0; --k) {
             if (k + 1 < blocks) {
                 gather(out + k * size * out_apart + column, out_apart, size, width, own);
-                multiply<LOWER, true, true>(left + k * left_apart, size, beside, own);
+                times<LOWER, true, true>(left + k * left_apart, size, beside, own);
             } else {
                 std::swap(own, beside);
             }
-            multiply<UPPER, true, false>(inverse + k * inverse_apart, size, own, solved);
+            times<UPPER, true, false>(inverse + k * inverse_apart, size, own, solved);
             scatter(solved, size, width, out + k * size * out_apart + column, out_apart);
             std::swap(solved, beside);
         }

@@ -71,9 +71,17 @@ struct Work {
         return squares.data() + (pack * (last - edges) + edge - edges) * WIDE;
     }
 
-    // Add the squares of what is left of some rows.
-    void put(int64_t pack, const int64_t* edge, const double* rows, int64_t count) {
-        add_squares(rows, count, squares_of(pack, edge));
+    // TALL rows of A, packed, and a pack of w: the numbers [at, end), with the squares at the edges up to there.
+    void tile(int64_t pack, const double* rows, int64_t at, int64_t end, const int64_t* edge, double* left) {
+        for (; edge < last; ++edge) {
+            const int64_t stop = std::min(*edge, end);
+            if (at < stop) {
+                add_product(rows + at * TALL, w + pack * apart + at * WIDE, stop - at, left);
+                at = stop;
+            }
+            if (*edge > end) return;
+            add_squares(left, TALL, squares_of(pack, edge));
+        }
     }
 
     // The rows [row, row + rows), HIGH at most, and all of w.
@@ -97,22 +105,13 @@ struct Work {
             }
         const int64_t* edge = edges;
         for (; edge < last && *edge <= begin; ++edge)
-            for (int64_t k = 0; k < count; ++k) put(first + k, edge, left_of(k, 0), rows);
+            for (int64_t k = 0; k < count; ++k) add_squares(left_of(k, 0), rows, squares_of(first + k, edge));
         for (int64_t from = begin; edge < last; from += DEEP) {
             const int64_t end = std::min(from + DEEP, size);
             for (int64_t k = 0; k < count; ++k)
                 for (int64_t r = 0; r < rows; r += TALL) {
-                    const double *own = packed.data() + r * (size - begin), *given = w + (first + k) * apart;
-                    int64_t at = upper ? std::max(from, row + r) : from;
-                    for (const int64_t* e = edge; e < last; ++e) {
-                        const int64_t stop = std::min(*e, end);
-                        if (at < stop) {
-                            add_product(own + (at - begin) * TALL, given + at * WIDE, stop - at, left_of(k, r));
-                            at = stop;
-                        }
-                        if (*e > end) break;
-                        put(first + k, e, left_of(k, r), TALL);
-                    }
+                    const int64_t at = upper ? std::max(from, row + r) : from;
+                    tile(first + k, packed.data() + r * (size - begin) - begin * TALL, at, end, edge, left_of(k, r));
                 }
             while (edge < last && *edge <= end) ++edge;
         }

@@ -1,4 +1,4 @@
-// The inner loop of a matrix product: TALL by WIDE sums that stay in the registers.
+// Vectors, and the inner loop of a matrix product: TALL by WIDE sums that stay in the registers.
 
 #pragma once
 
