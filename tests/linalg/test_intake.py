@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from awkward import rows_of
+from spread_rows import rows_of
 
 from widthwise import native
 from widthwise.errors import DataError
