@@ -46,12 +46,12 @@ def gram(n: int, p: int) -> float:
 def path(p: int, parts: int) -> float:
     """One fit at all penalties, its errors on some parts: the cheapest of the ways that are known.
 
-    A root of the held-out moments each, p^3 / 3; then a reduction of S to tridiagonal form, 4/3 p^3, which turns the
-    targets, 2 p^2 t, and each root, 7/3 p^3 with its triangle, or each weight back, 2 p^2 t a penalty; or a Cholesky
-    factor and two solves a penalty. Everywhere p^2 t a penalty and part for the errors: R w, R a triangle.
+    A root of the held-out moments each, p^3 / 3; and a reduction of S to tridiagonal form, 4/3 p^3, which turns the
+    targets, 2 p^2 t, and the held-out moments, 2 p^3, or each weight back, 2 p^2 t a penalty; or a Cholesky factor and
+    two solves a penalty. Everywhere p^2 t a penalty and part for the errors: R w, R a triangle.
     """
     t, errors = TARGETS, parts * L * p * p * TARGETS
-    tridiagonal = 4 / 3 * p**3 + 2 * p * p * t + min(parts * 7 / 3 * p**3, 2 * L * p * p * t)
+    tridiagonal = 4 / 3 * p**3 + 2 * p * p * t + min(parts * 2 * p**3, 2 * L * p * p * t)
     cholesky = L * (p**3 / 3 + 2 * p * p * t)
     return parts * p**3 / 3 + min(tridiagonal, cholesky) + errors
 

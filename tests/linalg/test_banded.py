@@ -1,5 +1,7 @@
 """A matrix in band form against numpy: rotations, solves at many shifts, degrees of freedom."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,18 @@ def test_it_is_a_rotation_of_the_matrix(size, block, random):
     assert torch.allclose(Q @ dense(form) @ Q.T, S, rtol=0, atol=1e-12)
     M = torch.from_numpy(random.normal(size=(size, 3)))
     assert torch.allclose(form.back(form.rotate(M)), M, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("size", "block"), SIZES)
+@pytest.mark.parametrize("rank", [None, 3])
+def test_another_matrix_is_turned_with_it(size, block, rank, random):
+    form, H = banded.reduce(matrix(random, size), block), matrix(random, size)
+    if rank:
+        basis = torch.from_numpy(np.linalg.qr(random.normal(size=(size + rank, size)))[0])
+        form, H = replace(form, basis=basis), matrix(random, size + rank)
+    truth = form.rotate(form.rotate(H).T)  # Q'HQ, H symmetric
+    turned = form.turned(H.clone())
+    assert torch.allclose(turned.tril(), truth.tril(), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("size", "block"), SIZES)

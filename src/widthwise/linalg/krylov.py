@@ -87,9 +87,9 @@ class Krylov:
         """Return |c - (S + shift) w| of every column, each with its own shift; w the weights back(solve(c, shift))."""
         return (self.outward.T @ self.solve_each(C, shifts)).norm(dim=0)
 
-    def within(self, times: Times) -> Float[Tensor, "dimensions dimensions"]:
-        """Return V'HV of another matrix H, from its products with V."""
-        return torch.cat([self.basis.T @ times(V) for V in self.basis.split(512, 1)], 1)
+    def turned(self, times: Times) -> Float[Tensor, "padded padded"]:
+        """Return another symmetric matrix H, given by its products, in these coordinates, as `Banded.turned` does."""
+        return self.inner.turned(torch.cat([self.basis.T @ times(V) for V in self.basis.split(512, 1)], 1))
 
 
 def told(residual: float, excess: float, size: int) -> str:

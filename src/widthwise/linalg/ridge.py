@@ -270,31 +270,38 @@ def held_out(
     """Return what the moments of rows that are not in the fit say of its errors, without predictions.
 
     Args:
-        penalties: how many the errors will be asked at: for many the root is turned into the fit's form, R Q and
-            its triangle, 10/3 p^3; for few every weight is turned back, 2 p^2.
+        penalties: how many the errors will be asked at: for many the moments are turned into the fit's form, 2 p^3;
+            for few every weight is turned back, 2 p^2.
     """
-    own, live, f = strata(moments, labels), fit.live, fit.factors
+    own, live, f, form = strata(moments, labels), fit.live, fit.factors, fit.form
     cross = second_about(moments, own, fit.means, source[live], target) * f[:, None]
-    space = fit.form if isinstance(fit.form, krylov.Krylov) else None  # of a space alone: it is all that weights can be
-    turned = space is not None or 10 / 3 * len(live) < 2 * penalties * len(target)
+    turned = len(live) < penalties * len(target) or isinstance(form, krylov.Krylov)  # weights of a space are its own
 
     def second() -> Tensor:
-        if space is not None:
-            return space.within(_times(moments, own, fit.means, source[live], f))
-        return second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
+        if isinstance(form, krylov.Krylov):
+            return form.turned(_times(moments, own, fit.means, source[live], f))
+        H = second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
+        return form.turned(H) if turned and isinstance(form, banded.Banded) else H
 
     root, jitter = triangular.root(second)
-    if space is not None:
-        cross = space.basis.T @ cross
+    cross = form.rotate(cross) if turned and not isinstance(form, spectral.Spectral) else cross
     cross = torch.linalg.solve_triangular(root.T, cross, upper=False)
     squares = squares_about(moments, own, fit.means, target)
     rest = squares - cross.square().sum(0)
-    if turned:
-        rotated = (fit.form if space is None else space.inner).rotate(root.T)
-        del root
-        weights, both = len(rotated), torch.cat([rotated, cross.T]).T  # with its columns side by side: LAPACK's way
-        del rotated
-        both = torch.geqrf(both)[0][: both.shape[1]].triu_()
-        root, cross = both[:weights, :weights], both[:weights, weights:]
-        rest = rest + both[weights:, weights:].square().sum(0)
+    if turned and isinstance(form, spectral.Spectral):
+        root, cross, left = _rotated(form, root, cross)
+        rest = rest + left
     return HeldOut(fit, turned, root, cross.contiguous(), jitter, squares, rest)
+
+
+def _rotated(
+    form: spectral.Spectral, root: Float[Tensor, "live live"], cross: Float[Tensor, "live targets"]
+) -> tuple[Float[Tensor, "rank rank"], Float[Tensor, "rank targets"], Float[Tensor, " targets"]]:
+    """Return R, c and what no weights explain, of weights in principal directions: R U and its triangle, 10/3 p^3.
+
+    U'R'R U would be as fast, and lose the digits that weights without a penalty need.
+    """
+    rotated = form.rotate(root.T)
+    rank, both = len(rotated), torch.cat([rotated, cross.T]).T  # with its columns side by side: LAPACK's way
+    both = torch.geqrf(both)[0][: both.shape[1]].triu_()
+    return both[:rank, :rank], both[:rank, rank:], both[rank:, rank:].square().sum(0)

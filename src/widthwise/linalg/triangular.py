@@ -13,7 +13,7 @@ def root(second: Callable[[], Float[Tensor, "size size"]]) -> tuple[Float[Tensor
     """Return R and a jitter with R'R = H + jitter, R upper triangular, for H that may be singular.
 
     Args:
-        second: makes H, which is large and is lost; again for every jitter that is too small.
+        second: makes H, on and below its diagonal; H is large and is lost, and made again where a jitter is too small.
     """
     share = JITTER
     while True:
@@ -21,9 +21,9 @@ def root(second: Callable[[], Float[Tensor, "size size"]]) -> tuple[Float[Tensor
         mean = float(H.diagonal().mean()) if len(H) else 0.0
         jitter = share * mean if mean > 0 else share / JITTER
         H.diagonal().add_(jitter)
-        # In place: LAPACK has a matrix by columns, so that its lower factor of H.mT lies as R does by rows.
+        # In place: LAPACK has a matrix by columns, as H.mT lies, which is on and above the diagonal what is told of H.
         failed = torch.empty(0, dtype=torch.int32, device=H.device)
-        torch.linalg.cholesky_ex(H.mT, out=(H.mT, failed))
+        torch.linalg.cholesky_ex(H.mT, upper=True, out=(H.mT, failed))
         if not bool(failed):
-            return H, jitter
+            return H.mT, jitter
         share *= 10
