@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t LONG = 16;  // packs of w that the same rows are multiplied with: what is left stays in the cache
 constexpr int64_t HIGH = 16 * TALL, DEEP = 512;  // rows of A that are packed, and how many of their numbers are next
+constexpr int64_t NEXT = 8;                      // columns: those that are read then are fetched
 
 // A matrix whose rows lie in bands: those of a band are `down` apart.
 struct Matrix {
@@ -46,8 +47,14 @@ void gather(const Matrix& A, int64_t row, int64_t rows, int64_t from, int64_t si
     };
     if (whole < rows) std::fill(out + whole / TALL * apart, out + (whole / TALL + 1) * apart, 0.0);
     if (A.down == 1 && A.band >= row + rows)
-        for (int64_t k = from; k < size; ++k)
-            for (int64_t r = 0; r < rows; ++r) put(r, k) = A[row][r + k * A.along];
+        for (int64_t k = from; k < size; ++k) {
+            const double* own = A[row] + k * A.along;
+            for (int64_t r = 0; r < whole; r += TALL) {
+                __builtin_prefetch(own + r + NEXT * A.along);
+                std::copy(own + r, own + r + TALL, &put(r, k));
+            }
+            for (int64_t r = whole; r < rows; ++r) put(r, k) = own[r];
+        }
     else
         for (int64_t r = 0; r < rows; r += TALL)
             for (int64_t k = from; k < size; k += TALL)
@@ -93,28 +100,47 @@ struct Work {
             go(row, rows, begin, first, std::min(LONG, whole - first));
     }
 
-    // And some packs of w.
+    // And some packs of w: where all numbers of a row are next at once, tile by tile.
     void go(int64_t row, int64_t rows, int64_t begin, int64_t first, int64_t count) {
         const int64_t high = (rows + TALL - 1) / TALL * TALL;
-        left.assign(count * high * WIDE, 0.0);
-        const auto left_of = [&](int64_t k, int64_t r) { return left.data() + (k * high + r) * WIDE; };
-        for (int64_t k = 0; k < count; ++k)
-            for (int64_t r = 0; r < rows; ++r) {
-                const double* own = c[row + r] + column(first + k);
-                for (int64_t j = 0; j < columns(first + k); ++j) left_of(k, r)[j] = -own[j];
-            }
-        const int64_t* edge = edges;
-        for (; edge < last && *edge <= begin; ++edge)
-            for (int64_t k = 0; k < count; ++k) add_squares(left_of(k, 0), rows, squares_of(first + k, edge));
-        for (int64_t from = begin; edge < last; from += DEEP) {
+        const bool once = size - begin <= DEEP;
+        left.resize((once ? TALL : count * high) * WIDE);
+        const auto left_of = [&](int64_t k, int64_t r) { return left.data() + (once ? 0 : k * high + r) * WIDE; };
+        for (int64_t k = 0; !once && k < count; ++k)
+            for (int64_t r = 0; r < high; r += TALL) start(row + r, rows - r, first + k, begin, left_of(k, r));
+        const int64_t* edge = std::find_if(edges, last, [&](int64_t end) { return end > begin; });
+        for (int64_t from = begin; once || edge < last; from += DEEP) {
             const int64_t end = std::min(from + DEEP, size);
             for (int64_t k = 0; k < count; ++k)
                 for (int64_t r = 0; r < rows; r += TALL) {
                     const int64_t at = upper ? std::max(from, row + r) : from;
+                    if (once) {
+                        start(row + r, rows - r, first + k, begin, left_of(k, r));
+                        fetch(row + r + TALL, rows - r - TALL, first + k);
+                    }
                     tile(first + k, packed.data() + r * (size - begin) - begin * TALL, at, end, edge, left_of(k, r));
                 }
+            if (once) return;
             while (edge < last && *edge <= end) ++edge;
         }
+    }
+
+    // Have what `start` reads of some rows at hand.
+    void fetch(int64_t row, int64_t rows, int64_t pack) const {
+        for (int64_t r = 0; r < std::min(rows, TALL); ++r)
+            for (int64_t j = 0; j < columns(pack); j += LANES) __builtin_prefetch(c[row + r] + column(pack) + j);
+    }
+
+    // What of TALL rows, or fewer, no number has changed yet, with the squares at the edges up to there.
+    void start(int64_t row, int64_t rows, int64_t pack, int64_t begin, double* left) {
+        const int64_t count = columns(pack), there = std::clamp(rows, int64_t(0), TALL);
+        std::fill(left + (count < WIDE ? 0 : there * WIDE), left + TALL * WIDE, 0.0);
+        for (int64_t r = 0; r < there; ++r) {
+            const double* own = c[row + r] + column(pack);
+            for (int64_t j = 0; j < count; ++j) left[r * WIDE + j] = -own[j];
+        }
+        for (const int64_t* edge = edges; edge < last && *edge <= begin; ++edge)
+            add_squares(left, TALL, squares_of(pack, edge));
     }
 
     // The squares as (edges, repeats * targets).
