@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise.errors import UsageError
-from widthwise.linalg import half_square, krylov, penalty_path, ridge, threads
+from widthwise.linalg import half_square, intake, krylov, penalty_path, residuals, ridge, threads
 from widthwise.linalg import strata as centring
 from widthwise.linalg.moments import Moments
 from widthwise.pairs import Joint
@@ -108,18 +108,18 @@ def choose(
         exactly: returns the errors of a part at one penalty. A shared one is not read off the parts' curves: splines
             of single targets' logarithms do not add up; a rotation of the targets would move their sum.
     """
-    error, optima = torch.zeros_like(means[0]), []
-    for k, (curve, mean) in enumerate(zip(curves, means, strict=True)):
-        others = [j for j in range(len(curves)) if j != k]
+
+    def own(k: int) -> tuple[Float[Tensor, " targets"], penalty_path.Optimum]:
+        curve, mean, others = curves[k], means[k], [j for j in range(len(curves)) if j != k]
         best = optimum(curves[others].sum(0), means[others].sum(0), squares, penalties, options)
         shared = None if options.per_target or not len(mean) else float(best.penalty[0])
         if shared is None or math.isinf(shared):
-            error = error + penalty_path.error_at(curve, mean, penalties, best, options.interpolate)
-        else:
-            assert exactly is not None, "a shared penalty, and nothing that knows the errors at it"
-            error = error + exactly(k, shared)
-        optima.append(best)
-    return Choice(error, tuple(optima))
+            return penalty_path.error_at(curve, mean, penalties, best, options.interpolate), best
+        assert exactly is not None, "a shared penalty, and nothing that knows the errors at it"
+        return exactly(k, shared), best
+
+    errors, optima = zip(*threads.each(own, range(len(curves)), threads.count(curves.device)), strict=True)
+    return Choice(torch.stack(errors).sum(0), optima)
 
 
 class Regression:
@@ -355,26 +355,32 @@ def block_sums(
     errors = torch.zeros(split.blocks, len(chosen), dtype=torch.float64, device=means.device)
     totals = torch.zeros_like(errors)
 
-    def add(pieces: dict[str, Tensor], start: int, part: Tensor, k: int) -> None:
-        """Add the rows of part k, whose blocks no other part has."""
-        W, centre = maps[k]
-        own = (part == k).nonzero()[:, 0]
-        block = split.block[start + own].to(errors.device)
-        stratum = None if labels is None else labels[start + own]
-        X, Y = (_shifted(joint, pieces, names, own) for names in (source, target))
-        Y = Y[:, picked]
-        Y -= means if stratum is None else means[stratum]
-        totals.index_add_(0, block, Y.square())
-        off = means - centre
-        Y += off if stratum is None else off[stratum]
-        errors.index_add_(0, block, Y.addmm_(X, W, alpha=-1).square_())
+    def beside(pieces: dict[str, Tensor], names: Sequence[str]) -> Float[Tensor, "rows columns"]:
+        found = intake.joined([intake.plain(pieces[name].to(errors.device)) for name in names])
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
 
+    def add(x: Tensor, y: Tensor, start: int, part: Tensor, k: int) -> None:
+        """Add the rows of part k, whose blocks no other part has."""
+        own = (part == k).nonzero()[:, 0]
+        block = split.block[start + own]
+        stratum = None if labels is None else labels[start + own].to(errors.device)
+        told = own.to(errors.device), block.to(errors.device), stratum
+        residuals.add_blocks(x, y, weights[k], abouts[k], *told, errors, totals)
+
+    shift = joint.cells[0].shift
+    assert shift is not None
+    of, at = (shift[torch.cat([joint.columns[name] for name in names])] for names in (source, target))
+    at = at[chosen]
+    weights = [residuals.pack(W, len(chosen)) for W, _ in maps]
+    abouts = [residuals.About(of, centre + at, means + at) for _, centre in maps]
     run = half_square.consecutive(chosen)
     picked = chosen if run is None else run  # of a run of columns without a copy
     count = threads.count(errors.device)
     for pieces, start in _scored_rows(joint, {*source, *target}):
-        part = part_of[split.cell[start : start + len(pieces[source[0]])]]
-        threads.each(partial(add, pieces, start, part), range(len(maps)), count)
+        x, y = beside(pieces, source), beside(pieces, target)[:, picked]
+        kind = torch.promote_types(x.dtype, y.dtype)
+        part = part_of[split.cell[start : start + len(x)]]
+        threads.each(partial(add, x.to(kind), y.to(kind), start, part), range(len(maps)), count)
     return errors.cpu(), totals.cpu()
 
 
@@ -384,13 +390,3 @@ def _scored_rows(joint: Joint, wanted: set[str]) -> Iterator[tuple[dict[str, Ten
     for pieces, start in joint.batches(names, joint.split.block >= 0):
         yield dict(zip(names, pieces, strict=True)), start
         joint.tell("scores", start + len(pieces[0]), len(joint.split.cell))
-
-
-def _shifted(
-    joint: Joint, pieces: dict[str, Tensor], names: Sequence[str], rows: Int[Tensor, " rows"]
-) -> Float[Tensor, "rows columns"]:
-    """Return some rows of groups side by side, about the moments' shift: new memory."""
-    shift = joint.cells[0].shift
-    assert shift is not None
-    shifted = [pieces[name][rows].to(shift.device, torch.float64).sub_(shift[joint.columns[name]]) for name in names]
-    return shifted[0] if len(shifted) == 1 else torch.cat(shifted, 1)

@@ -1,5 +1,5 @@
-// Sums of squares of A w - c, column by column, without making A w: for the first numbers of every row of A alone too.
-// One thread; sums in an order that depends on the sizes alone.
+// Sums of squares of c - A w, column by column, without making A w: for the first numbers of every row of A alone too,
+// or for blocks of rows. One thread; sums in an order that depends on the sizes and blocks alone.
 
 #include <algorithm>
 #include <vector>
@@ -39,65 +39,138 @@ void add_product(const double* A, const double* w, int64_t count, double* there)
         for (int64_t v = 0; v < VECTORS; ++v) store(there + r * WIDE + v * LANES, sums[r][v]);
 }
 
-// The numbers [from, size) of some rows as packs of TALL rows; rows that are not there are 0.
-void gather(const Matrix& A, int64_t row, int64_t rows, int64_t from, int64_t size, double* out) {
-    const int64_t apart = (size - from) * TALL, whole = rows / TALL * TALL;
-    const auto put = [&](int64_t r, int64_t k) -> double& {
-        return out[r / TALL * apart + (k - from) * TALL + r % TALL];
-    };
-    if (whole < rows) std::fill(out + whole / TALL * apart, out + (whole / TALL + 1) * apart, 0.0);
-    if (A.down == 1 && A.band >= row + rows)
-        for (int64_t k = from; k < size; ++k) {
-            const double* own = A[row] + k * A.along;
-            for (int64_t r = 0; r < whole; r += TALL) {
-                __builtin_prefetch(own + r + NEXT * A.along);
-                std::copy(own + r, own + r + TALL, &put(r, k));
-            }
-            for (int64_t r = whole; r < rows; ++r) put(r, k) = own[r];
-        }
-    else
-        for (int64_t r = 0; r < rows; r += TALL)
-            for (int64_t k = from; k < size; k += TALL)
-                for (int64_t i = r; i < std::min(r + TALL, rows); ++i)
-                    for (int64_t j = k; j < std::min(k + TALL, size); ++j) put(i, j) = A[row + i][j * A.along];
-}
+// The columns of every repeat in packs of WIDE.
+struct Packs {
+    int64_t repeats, targets;
 
-struct Work {
-    Matrix A, c;
-    int64_t size, upper;  // numbers of a row of A; whether those before the row's own number are 0
-    const double* w;      // packed: (repeats * packs, size, WIDE)
-    int64_t apart, repeats, targets;
-    const int64_t *edges, *last;
-    std::vector<double> squares, packed, left;  // (repeats * packs, edges, WIDE); some rows of A, and of c
-
-    int64_t packs() const { return (targets + WIDE - 1) / WIDE; }
-    int64_t column(int64_t pack) const { return pack % packs() * WIDE; }
+    int64_t each() const { return (targets + WIDE - 1) / WIDE; }
+    int64_t count() const { return repeats * each(); }
+    int64_t column(int64_t pack) const { return pack % each() * WIDE; }
     int64_t columns(int64_t pack) const { return std::min(WIDE, targets - column(pack)); }
+};
 
-    double* squares_of(int64_t pack, const int64_t* edge) {
-        return squares.data() + (pack * (last - edges) + edge - edges) * WIDE;
+// Where number k of row r of some rows is put, whose numbers [from, size) are packed, TALL rows side by side.
+struct Put {
+    double* out;
+    int64_t from, size;
+
+    double& operator()(int64_t r, int64_t k) const {
+        return out[r / TALL * (size - from) * TALL + (k - from) * TALL + r % TALL];
+    }
+};
+
+// A and c as matrices; the squares are summed over rows: (packs, edges, WIDE).
+struct Matrices {
+    Matrix A, c;
+    Packs packs;
+    int64_t edges;
+    std::vector<double> squares;
+
+    void gather(int64_t row, int64_t rows, const Put& put) const {
+        const int64_t whole = rows / TALL * TALL;
+        if (A.down == 1 && A.band >= row + rows)
+            for (int64_t k = put.from; k < put.size; ++k) {
+                const double* own = A[row] + k * A.along;
+                for (int64_t r = 0; r < whole; r += TALL) {
+                    __builtin_prefetch(own + r + NEXT * A.along);
+                    std::copy(own + r, own + r + TALL, &put(r, k));
+                }
+                for (int64_t r = whole; r < rows; ++r) put(r, k) = own[r];
+            }
+        else
+            for (int64_t r = 0; r < rows; r += TALL)
+                for (int64_t k = put.from; k < put.size; k += TALL)
+                    for (int64_t i = r; i < std::min(r + TALL, rows); ++i)
+                        for (int64_t j = k; j < std::min(k + TALL, put.size); ++j) put(i, j) = A[row + i][j * A.along];
     }
 
-    // TALL rows of A, packed, and a pack of w: the numbers [at, end), with the squares at the edges up to there.
-    void tile(int64_t pack, const double* rows, int64_t at, int64_t end, const int64_t* edge, double* left) {
-        for (; edge < last; ++edge) {
-            const int64_t stop = std::min(*edge, end);
-            if (at < stop) {
-                add_product(rows + at * TALL, w + pack * apart + at * WIDE, stop - at, left);
-                at = stop;
-            }
-            if (*edge > end) return;
-            add_squares(left, TALL, squares_of(pack, edge));
+    void fetch(int64_t row, int64_t pack) const {
+        for (int64_t j = 0; j < packs.columns(pack); j += LANES) __builtin_prefetch(c[row] + packs.column(pack) + j);
+    }
+
+    void start(int64_t row, int64_t pack, double* left) {
+        const double* own = c[row] + packs.column(pack);
+        for (int64_t j = 0; j < packs.columns(pack); ++j) left[j] = -own[j];
+    }
+
+    void add(int64_t, int64_t rows, int64_t pack, int64_t edge, const double* left) {
+        add_squares(left, rows, of(pack, edge));
+    }
+
+    double* of(int64_t pack, int64_t edge) { return squares.data() + (pack * edges + edge) * WIDE; }
+};
+
+// A and c as rows of features x and y, some of them: x - shift, and y - centre of the row's stratum. The squares are
+// summed over the rows of a block: (blocks, targets); those of y - mean too.
+template <class T>
+struct Features {
+    const T* x;
+    int64_t x_stride;
+    const T* y;
+    int64_t y_stride;
+    const int64_t *chosen, *stratum, *block;
+    const double *shift, *centre, *mean;
+    double *errors, *totals;
+    Packs packs;
+
+    int64_t number(int64_t row) const { return chosen ? chosen[row] : row; }
+    int64_t at(int64_t row, int64_t pack) const { return block[row] * packs.targets + packs.column(pack); }
+
+    void gather(int64_t row, int64_t rows, const Put& put) const {
+        for (int64_t r = 0; r < rows; ++r) {
+            const T* own = x + number(row + r) * x_stride;
+            for (int64_t k = put.from; k < put.size; ++k) put(r, k) = own[k] - shift[k];
         }
+    }
+
+    void fetch(int64_t row, int64_t pack) const {
+        const T* own = y + number(row) * y_stride + packs.column(pack);
+        for (int64_t j = 0; j < packs.columns(pack); j += LANES) __builtin_prefetch(own + j);
+    }
+
+    void start(int64_t row, int64_t pack, double* left) {
+        const int64_t before = (stratum ? stratum[row] : 0) * packs.targets + packs.column(pack);
+        const T* own = y + number(row) * y_stride + packs.column(pack);
+        double* total = totals + at(row, pack);
+        for (int64_t j = 0; j < packs.columns(pack); ++j) {
+            const double value = own[j], off = value - mean[before + j];
+            left[j] = centre[before + j] - value;
+            total[j] += off * off;
+        }
+    }
+
+    void add(int64_t row, int64_t rows, int64_t pack, int64_t, const double* left) {
+        for (int64_t r = 0; r < rows; ++r) {
+            double* error = errors + at(row + r, pack);
+            for (int64_t j = 0; j < packs.columns(pack); ++j) error[j] += left[r * WIDE + j] * left[r * WIDE + j];
+        }
+    }
+};
+
+// What is left of c, of the rows and columns that are given.
+template <class Given>
+struct Work {
+    Given given;
+    int64_t size, upper;  // numbers of a row of A; whether those before the row's own number are 0
+    const double* w;      // packed: (packs, size, WIDE)
+    int64_t apart;
+    const int64_t *edges, *last;
+    std::vector<double> packed, left;  // some rows of A, and of c
+
+    void go(int64_t rows) {
+        for (int64_t row = 0; row < rows; row += HIGH) go(row, std::min(HIGH, rows - row));
     }
 
     // The rows [row, row + rows), HIGH at most, and all of w.
     void go(int64_t row, int64_t rows) {
-        const int64_t begin = upper ? std::min(row, size) : 0, whole = repeats * packs();
-        packed.resize((rows + TALL - 1) / TALL * TALL * (size - begin));
-        gather(A, row, rows, begin, size, packed.data());
-        for (int64_t first = 0; first < whole; first += LONG)
-            go(row, rows, begin, first, std::min(LONG, whole - first));
+        const int64_t begin = upper ? std::min(row, size) : 0, packs = given.packs.count();
+        const int64_t high = (rows + TALL - 1) / TALL * TALL, whole = rows / TALL * TALL;
+        packed.resize(high * (size - begin));
+        const Put put{packed.data(), begin, size};
+        if (whole < rows) std::fill(packed.begin() + whole * (size - begin), packed.end(), 0.0);
+        given.gather(row, rows, put);
+        for (int64_t first = 0; first < packs; first += LONG)
+            go(row, rows, begin, first, std::min(LONG, packs - first));
     }
 
     // And some packs of w: where all numbers of a row are next at once, tile by tile.
@@ -107,47 +180,48 @@ struct Work {
         left.resize((once ? TALL : count * high) * WIDE);
         const auto left_of = [&](int64_t k, int64_t r) { return left.data() + (once ? 0 : k * high + r) * WIDE; };
         for (int64_t k = 0; !once && k < count; ++k)
-            for (int64_t r = 0; r < high; r += TALL) start(row + r, rows - r, first + k, begin, left_of(k, r));
+            for (int64_t r = 0; r < rows; r += TALL) start(row + r, rows - r, first + k, begin, left_of(k, r));
         const int64_t* edge = std::find_if(edges, last, [&](int64_t end) { return end > begin; });
         for (int64_t from = begin; once || edge < last; from += DEEP) {
             const int64_t end = std::min(from + DEEP, size);
             for (int64_t k = 0; k < count; ++k)
                 for (int64_t r = 0; r < rows; r += TALL) {
-                    const int64_t at = upper ? std::max(from, row + r) : from;
                     if (once) {
                         start(row + r, rows - r, first + k, begin, left_of(k, r));
-                        fetch(row + r + TALL, rows - r - TALL, first + k);
+                        for (int64_t i = r + TALL; i < std::min(r + 2 * TALL, rows); ++i)
+                            given.fetch(row + i, first + k);
                     }
-                    tile(first + k, packed.data() + r * (size - begin) - begin * TALL, at, end, edge, left_of(k, r));
+                    const double* own = packed.data() + r * (size - begin) - begin * TALL;
+                    const int64_t at = upper ? std::max(from, row + r) : from;
+                    tile(row + r, std::min(TALL, rows - r), first + k, own, at, end, edge, left_of(k, r));
                 }
             if (once) return;
             while (edge < last && *edge <= end) ++edge;
         }
     }
 
-    // Have what `start` reads of some rows at hand.
-    void fetch(int64_t row, int64_t rows, int64_t pack) const {
-        for (int64_t r = 0; r < std::min(rows, TALL); ++r)
-            for (int64_t j = 0; j < columns(pack); j += LANES) __builtin_prefetch(c[row + r] + column(pack) + j);
-    }
-
     // What of TALL rows, or fewer, no number has changed yet, with the squares at the edges up to there.
     void start(int64_t row, int64_t rows, int64_t pack, int64_t begin, double* left) {
-        const int64_t count = columns(pack), there = std::clamp(rows, int64_t(0), TALL);
-        std::fill(left + (count < WIDE ? 0 : there * WIDE), left + TALL * WIDE, 0.0);
-        for (int64_t r = 0; r < there; ++r) {
-            const double* own = c[row + r] + column(pack);
-            for (int64_t j = 0; j < count; ++j) left[r * WIDE + j] = -own[j];
-        }
+        const int64_t there = std::min(rows, TALL);
+        std::fill(left + (given.packs.columns(pack) < WIDE ? 0 : there * WIDE), left + TALL * WIDE, 0.0);
+        for (int64_t r = 0; r < there; ++r) given.start(row + r, pack, left + r * WIDE);
         for (const int64_t* edge = edges; edge < last && *edge <= begin; ++edge)
-            add_squares(left, TALL, squares_of(pack, edge));
+            given.add(row, there, pack, edge - edges, left);
     }
 
-    // The squares as (edges, repeats * targets).
-    void unpack(double* out) {
-        for (const int64_t* e = edges; e < last; ++e)
-            for (int64_t pack = 0; pack < repeats * packs(); ++pack)
-                out = std::copy(squares_of(pack, e), squares_of(pack, e) + columns(pack), out);
+    // TALL rows of A, packed, or fewer, and a pack of w: the numbers [at, end), with the squares at the edges up to
+    // there.
+    void tile(int64_t row, int64_t count, int64_t pack, const double* rows, int64_t at, int64_t end,
+              const int64_t* edge, double* left) {
+        for (; edge < last; ++edge) {
+            const int64_t stop = std::min(*edge, end);
+            if (at < stop) {
+                add_product(rows + at * TALL, w + pack * apart + at * WIDE, stop - at, left);
+                at = stop;
+            }
+            if (*edge > end) return;
+            given.add(row, count, pack, edge - edges, left);
+        }
     }
 };
 
@@ -185,20 +259,33 @@ extern "C" void squares_float64(const double* A, int64_t A_down, int64_t A_along
                                 int64_t c_down, int64_t c_bands, int64_t bands, int64_t band, int64_t size,
                                 int64_t upper, const double* w, int64_t apart, int64_t repeats, int64_t targets,
                                 const int64_t* edges, int64_t edge_count, double* out) {
-    Work work{{A, A_down, A_along, band, A_bands},
-              {c, c_down, 1, band, c_bands},
-              size,
-              upper,
-              w,
-              apart,
-              repeats,
-              targets,
-              edges,
-              edges + edge_count,
-              {},
-              {},
-              {}};
-    work.squares.resize(repeats * work.packs() * edge_count * WIDE);
-    for (int64_t row = 0; row < bands * band; row += HIGH) work.go(row, std::min(HIGH, bands * band - row));
-    work.unpack(out);
+    const Packs packs{repeats, targets};
+    Matrices given{{A, A_down, A_along, band, A_bands}, {c, c_down, 1, band, c_bands}, packs, edge_count, {}};
+    given.squares.resize(packs.count() * edge_count * WIDE);
+    Work<Matrices> work{std::move(given), size, upper, w, apart, edges, edges + edge_count, {}, {}};
+    work.go(bands * band);
+    for (int64_t edge = 0; edge < edge_count; ++edge)
+        for (int64_t pack = 0; pack < packs.count(); ++pack)
+            out = std::copy(work.given.of(pack, edge), work.given.of(pack, edge) + packs.columns(pack), out);
 }
+
+// Add the squares of y - centre - (x - shift) w, and of y - mean, of every row to those of its block.
+template <class T>
+void add_blocks(const Features<T>& given, int64_t rows, int64_t size, const double* w, int64_t apart) {
+    const int64_t edge = size;
+    Work<Features<T>> work{given, size, false, w, apart, &edge, &edge + 1, {}, {}};
+    work.go(rows);
+}
+
+#define EXPORT(T, name)                                                                                               \
+    extern "C" void add_blocks_##name(                                                                                \
+        const T* x, int64_t x_stride, const T* y, int64_t y_stride, const int64_t* chosen, const int64_t* stratum,    \
+        const int64_t* block, int64_t rows, int64_t size, int64_t targets, const double* shift, const double* centre, \
+        const double* mean, const double* w, int64_t apart, double* errors, double* totals) {                         \
+        add_blocks<T>(                                                                                                \
+            {x, x_stride, y, y_stride, chosen, stratum, block, shift, centre, mean, errors, totals, {1, targets}},    \
+            rows, size, w, apart);                                                                                    \
+    }
+
+EXPORT(float, float32)
+EXPORT(double, float64)

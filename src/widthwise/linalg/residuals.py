@@ -1,4 +1,4 @@
-"""Sums of squared residuals, c - A w, column by column: of leading parts of A too.
+"""Sums of squared residuals, c - A w, column by column: of leading parts of A too, and of blocks of rows.
 
 Compiled (`residuals.cpp`) nothing as large as A w is made, and what is zero in A is left out. Without a compiler, and
 on a GPU, PyTorch does it.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from widthwise import native
@@ -27,6 +27,7 @@ SQUARES = (
     *(POINTER, NUMBER, NUMBER, NUMBER),
     *(POINTER, NUMBER, POINTER),
 )
+BLOCKS = (*(POINTER, NUMBER) * 2, *[POINTER] * 3, *[NUMBER] * 3, *[POINTER] * 3, POINTER, NUMBER, POINTER, POINTER)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,56 @@ def squares(
     sums = told.data_ptr(), len(edges), found.data_ptr()
     native.function(SOURCE, "squares", A.dtype, SQUARES)(*rows, *sizes, upper, *weights, *sums)
     return found
+
+
+@dataclass(frozen=True)
+class About:
+    """What residuals and squares of rows are about: numbers of x, and for every stratum of y."""
+
+    shift: Float[Tensor, " size"]
+    centre: Float[Tensor, "strata targets"]
+    mean: Float[Tensor, "strata targets"]
+
+
+def add_blocks(
+    x: Float[Tensor, "rows size"],
+    y: Float[Tensor, "rows targets"],
+    w: Weights,
+    about: About,
+    chosen: Int[Tensor, " chosen"],
+    block: Int[Tensor, " chosen"],
+    stratum: Int[Tensor, " chosen"] | None,
+    errors: Float[Tensor, "blocks targets"],
+    totals: Float[Tensor, "blocks targets"],
+) -> None:
+    """Add the squares of y - centre - (x - shift) w, and those of y - mean, of some rows to the rows of their blocks.
+
+    Args:
+        x, y: of one type, float32 or float64.
+        chosen: numbers of the rows; `block` and `stratum` are of these.
+    """
+    if w.packed is None:
+        own = slice(None) if stratum is None else stratum
+        Y = y[chosen].to(torch.float64).sub_(about.mean[own])
+        totals.index_add_(0, block, Y.square())
+        Y.add_((about.mean - about.centre)[own]).addmm_(
+            x[chosen].to(torch.float64).sub_(about.shift), w.plain, alpha=-1
+        )
+        errors.index_add_(0, block, Y.square_())
+        return
+    rows = *native.matrix(x), *native.matrix(y), chosen.data_ptr(), None if stratum is None else stratum.data_ptr()
+    sizes = len(chosen), x.shape[1], y.shape[1]
+    centres = [part.contiguous() for part in (about.shift, about.centre, about.mean)]
+    weights = w.packed.data_ptr(), w.packed.stride(0)
+    add = native.function(SOURCE, "add_blocks", x.dtype, BLOCKS)
+    add(
+        *rows,
+        block.data_ptr(),
+        *sizes,
+        *(c.data_ptr() for c in centres),
+        *weights,
+        *(s.data_ptr() for s in (errors, totals)),
+    )
 
 
 def _squares(
