@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from widthwise.linalg import banded, half_square, intake, packed, residuals
+from widthwise.linalg import banded, half_square, intake, nested, packed, residuals
 
-COMPILED = (banded, half_square, intake, packed, residuals)
+COMPILED = (banded, half_square, intake, nested, packed, residuals)
 THERE = all(module.compiled() is not None for module in COMPILED)
 
 

@@ -5,18 +5,36 @@ U = R L^-T, where R'R are the held-out moments, the fit on the first p columns p
 coordinates of R: the held-out error of every leading design is a partial sum, |c - sum_k U_k Z_k|^2 + rest.
 """
 
+import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from widthwise import native
 from widthwise.errors import DataError
-from widthwise.linalg import residuals, spectral, threads
+from widthwise.linalg import spectral, threads
 from widthwise.linalg.moments import Moments
 from widthwise.linalg.strata import second_about, squares_about, strata, varying
+from widthwise.native import NUMBER, POINTER
 
+SOURCE = Path(__file__).with_suffix(".cpp")
+ERRORS = (
+    *(POINTER, NUMBER) * 2,
+    NUMBER,
+    NUMBER,
+    POINTER,
+    POINTER,
+    NUMBER,
+    POINTER,
+    NUMBER,
+    *[POINTER] * 4,
+    NUMBER,
+    *[POINTER] * 2,
+)
 BLOCK = 256  # columns that are factored at once, at most; an eighth of all where they are few
 DEPENDENT = 1e-12  # a column with less of its squares left beside those before it is taken for dependent on them
 PAD = 8  # columns that are only there to keep rows apart
@@ -106,16 +124,65 @@ def errors(
     Raises:
         DataError: where S + penalty is not positive definite, to rounding.
     """
+    own = fit.S.device.type == "cpu" and compiled() is not None
+    # Once for all rooms: the rows of R side by side.
+    parts = [replace(part, root=part.root.T.contiguous().T, cross=part.cross.contiguous()) for part in parts]
 
-    def at(shift: float, stack: _Stack) -> tuple[Tensor, Tensor | None]:
-        stack.factor(shift)
-        return stack.errors(edges), None if weights is None else stack.weights()
+    def room() -> "_Stack | _Panels":
+        return _Panels(fit, parts) if own else _Stack(fit, parts)
 
-    shifts, count = (penalties * fit.scale).tolist(), threads.count(fit.S.device, len(fit.S))
-    found, known = zip(*threads.each_in(lambda: _Stack(fit, parts), at, shifts, count), strict=True)
+    def at(shift: float, room: "_Stack | _Panels") -> tuple[Tensor, Tensor | None]:
+        return room.errors(shift, edges), None if weights is None else room.weights()
+
+    shifts, count = (penalties * fit.scale).tolist(), threads.count(fit.S.device, 0 if own else len(fit.S))
+    found, known = zip(*threads.each_in(room, at, shifts, count), strict=True)
     if weights is not None:
         weights.extend(known)
     return torch.stack(found, 2)
+
+
+class _Panels:
+    """L, Z = L^-1 C, with L L' = S + shift, and some of the rows of U = R L^-T: room for what `nested.cpp` makes."""
+
+    def __init__(self, fit: Design, parts: Sequence[Scored]):
+        self.fit, self.parts = fit, parts
+        self.size, self.targets = fit.C.shape
+        library = compiled()
+        assert library is not None, "no compiler: `_Stack` does it"
+        self.wide, tall, together = (ctypes.c_int64.in_dll(library, name).value for name in ("wide", "tall", "at_once"))
+        padded, packs = -(-self.size // tall) * tall, -(-self.targets // self.wide)
+        panels, self.apart = -(-padded // self.wide), padded * self.wide + PAD
+        self.L = fit.S.new_empty(self.wide**2 * panels * (panels + 1) // 2)
+        self.inverse = fit.S.new_empty(padded)
+        self.Z = fit.S.new_empty(packs, self.apart)
+        self.U = fit.S.new_empty(max(together // (padded * self.wide), 1), self.apart)
+        self.rest = torch.stack([part.squares - part.cross.square().sum(0) for part in parts])
+
+    def errors(self, shift: float, edges: Sequence[int]) -> Float[Tensor, "parts edges targets"]:
+        """Return the sums of squared error of every leading design."""
+        left, fine = self.rest.new_zeros(len(self.parts), len(edges), self.targets), torch.zeros(1, dtype=torch.int64)
+        added, ends = torch.tensor([shift], dtype=torch.float64), torch.tensor(edges)
+        parts = [(*native.matrix(p.root.T), *native.matrix(p.cross), len(p.cross)) for p in self.parts]
+        told = torch.tensor(parts)
+        given = *native.matrix(self.fit.S), *native.matrix(self.fit.C), self.size, self.targets, added.data_ptr()
+        sizes = told.data_ptr(), len(parts), ends.data_ptr(), len(edges)
+        room = (x.data_ptr() for x in (self.L, self.inverse, self.Z, self.U))
+        solve = native.function(SOURCE, "errors", torch.float64, ERRORS)
+        solve(*given, *sizes, *room, self.apart, left.data_ptr(), fine.data_ptr())
+        if not bool(fine):
+            raise _collinear()
+        return (left + self.rest[:, None]).clamp_min(0)
+
+    def weights(self) -> Float[Tensor, "source targets"]:
+        """Return the weights of all columns: L'^-1 Z."""
+        L, at = self.fit.S.new_zeros(self.size, self.size), 0
+        for row in range(0, self.size, self.wide):
+            end = min(row + self.wide, self.size)
+            L[row:end, :end] = self.L[at : at + end * self.wide].view(end, self.wide).T[: end - row]
+            at += (row + self.wide) * self.wide
+        packs = self.Z[:, : self.size * self.wide].view(-1, self.size, self.wide)
+        Z = packs.transpose(0, 1).reshape(self.size, -1)[:, : self.targets]
+        return torch.linalg.solve_triangular(L.mT, Z, upper=True)
 
 
 class _Stack:
@@ -142,9 +209,8 @@ class _Stack:
             for own, some in zip(self.cross[:, k], part.cross.split(self.band), strict=False):
                 own[: len(some)] = some
         self.rest = torch.stack([part.squares for part in parts]) - self.cross.square().sum((0, 2))
-        self.room = residuals.room(self.size, 1, self.targets, self.cross.device)
 
-    def factor(self, shift: float) -> None:
+    def _factor(self, shift: float) -> None:
         """Factor S + shift: one left-looking pass over blocks of columns."""
         M, size = self.values, self.size
         for start in range(0, size, self.block):
@@ -157,21 +223,23 @@ class _Stack:
             end = self._fill(start, stop)
             own, failed = torch.linalg.cholesky_ex(M[block, block])
             if bool(failed):
-                raise DataError(
-                    "the features are collinear beyond what the smallest penalty can part; leave out columns that are "
-                    "sums of others, or pass penalties= that start higher."
-                )
+                raise _collinear()
             M[block, block] = own
             # Transposed, LAPACK has the rows as it wants them, without a copy that turns them.
             M[stop:end, block] = torch.linalg.solve_triangular(own, M[stop:end, block].mT, upper=False).mT
 
-    def errors(self, edges: Sequence[int]) -> Float[Tensor, "parts edges targets"]:
+    def errors(self, shift: float, edges: Sequence[int]) -> Float[Tensor, "parts edges targets"]:
         """Return the sums of squared error of every leading design: of c less predictions, and the rest."""
-        Z = residuals.pack(self.values[self.size : self.heads].T, self.targets, self.room)
-        U = self.values[self.heads :].view(self.bands, len(self.parts), self.band, self.size)
-        of = range(len(self.parts))
-        left = [residuals.squares(U[:, k], self.cross[:, k], Z, upper=True, edges=edges) for k in of]
-        return (torch.stack(left) + self.rest[:, None]).clamp_min(0)
+        self._factor(shift)
+        Z, found = self.values[self.size : self.heads].T, self.rest[:, None].repeat(1, len(edges), 1)
+        for j, (U, cross) in enumerate(zip(self._rows(), self.cross, strict=True)):
+            left, at = cross.flatten(0, 1).clone(), j * self.band
+            for k, edge in enumerate(edges):
+                if at < edge:  # U is zero left of its diagonal
+                    left.addmm_(U[:, at:edge], Z[at:edge], alpha=-1)
+                    at = edge
+                found[:, k] += left.view_as(cross).square().sum(1)
+        return found.clamp_min(0)
 
     def weights(self) -> Float[Tensor, "source targets"]:
         """Return the weights of all columns: L'^-1 Z."""
@@ -197,3 +265,15 @@ class _Stack:
         """Return U's rows, band by band."""
         height = self.band * len(self.parts)
         return [self.values[self.heads + j * height :][:height] for j in range(self.bands)]
+
+
+def compiled() -> ctypes.CDLL | None:
+    """Return the compiled library; None without a compiler."""
+    return native.load(SOURCE)
+
+
+def _collinear() -> DataError:
+    return DataError(
+        "the features are collinear beyond what the smallest penalty can part; leave out columns that are sums of "
+        "others, or pass penalties= that start higher."
+    )

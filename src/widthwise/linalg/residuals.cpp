@@ -1,5 +1,5 @@
-// Sums of squares of c - A w, column by column, without making A w: for the first numbers of every row of A alone too,
-// or for blocks of rows. One thread; sums in an order that depends on the sizes and blocks alone.
+// Sums of squares of c - A w, column by column, without making A w; of blocks of rows, or all. One thread; sums in an
+// order that depends on the sizes and blocks alone.
 
 #include <algorithm>
 #include <vector>
@@ -11,33 +11,6 @@ namespace {
 constexpr int64_t LONG = 16;  // packs of w that the same rows are multiplied with: what is left stays in the cache
 constexpr int64_t HIGH = 16 * TALL, DEEP = 512;  // rows of A that are packed, and how many of their numbers are next
 constexpr int64_t NEXT = 8;                      // columns: those that are read then are fetched
-
-// A matrix whose rows lie in bands: those of a band are `down` apart.
-struct Matrix {
-    const double* first;
-    int64_t down, along, band, bands;
-
-    const double* operator[](int64_t row) const { return first + row / band * bands + row % band * down; }
-};
-
-// Add the squares of some packed rows to those of their columns.
-void add_squares(const double* rows, int64_t count, double* squares) {
-    for (int64_t v = 0; v < WIDE; v += LANES) {
-        Vector total = load(squares + v);
-        for (int64_t r = 0; r < count; ++r) total += load(rows + r * WIDE + v) * load(rows + r * WIDE + v);
-        store(squares + v, total);
-    }
-}
-
-// Add A w, of TALL packed rows of A and a pack of w, to what is there of them.
-void add_product(const double* A, const double* w, int64_t count, double* there) {
-    Vector sums[TALL][VECTORS];
-    for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] = load(there + r * WIDE + v * LANES);
-    multiply<TALL>(A, w, count, sums);
-    for (int64_t r = 0; r < TALL; ++r)
-        for (int64_t v = 0; v < VECTORS; ++v) store(there + r * WIDE + v * LANES, sums[r][v]);
-}
 
 // The columns of every repeat in packs of WIDE.
 struct Packs {
@@ -59,20 +32,22 @@ struct Put {
     }
 };
 
-// A and c as matrices; the squares are summed over rows: (packs, edges, WIDE).
+// A and c as matrices; the squares are summed over rows: (packs, WIDE).
 struct Matrices {
-    Matrix A, c;
+    const double* A;
+    int64_t down, along;  // between the rows of A, and the numbers of one
+    const double* c;
+    int64_t c_down;
     Packs packs;
-    int64_t edges;
     std::vector<double> squares;
 
     void gather(int64_t row, int64_t rows, const Put& put) const {
         const int64_t whole = rows / TALL * TALL;
-        if (A.down == 1 && A.band >= row + rows)
+        if (down == 1)
             for (int64_t k = put.from; k < put.size; ++k) {
-                const double* own = A[row] + k * A.along;
+                const double* own = A + row + k * along;
                 for (int64_t r = 0; r < whole; r += TALL) {
-                    __builtin_prefetch(own + r + NEXT * A.along);
+                    __builtin_prefetch(own + r + NEXT * along);
                     std::copy(own + r, own + r + TALL, &put(r, k));
                 }
                 for (int64_t r = whole; r < rows; ++r) put(r, k) = own[r];
@@ -81,23 +56,23 @@ struct Matrices {
             for (int64_t r = 0; r < rows; r += TALL)
                 for (int64_t k = put.from; k < put.size; k += TALL)
                     for (int64_t i = r; i < std::min(r + TALL, rows); ++i)
-                        for (int64_t j = k; j < std::min(k + TALL, put.size); ++j) put(i, j) = A[row + i][j * A.along];
+                        for (int64_t j = k; j < std::min(k + TALL, put.size); ++j)
+                            put(i, j) = A[(row + i) * down + j * along];
     }
 
+    const double* own(int64_t row, int64_t pack) const { return c + row * c_down + packs.column(pack); }
+
     void fetch(int64_t row, int64_t pack) const {
-        for (int64_t j = 0; j < packs.columns(pack); j += LANES) __builtin_prefetch(c[row] + packs.column(pack) + j);
+        for (int64_t j = 0; j < packs.columns(pack); j += LANES) __builtin_prefetch(own(row, pack) + j);
     }
 
     void start(int64_t row, int64_t pack, double* left) {
-        const double* own = c[row] + packs.column(pack);
-        for (int64_t j = 0; j < packs.columns(pack); ++j) left[j] = -own[j];
+        for (int64_t j = 0; j < packs.columns(pack); ++j) left[j] = -own(row, pack)[j];
     }
 
-    void add(int64_t, int64_t rows, int64_t pack, int64_t edge, const double* left) {
-        add_squares(left, rows, of(pack, edge));
+    void add(int64_t, int64_t rows, int64_t pack, const double* left) {
+        add_squares(left, rows, squares.data() + pack * WIDE);
     }
-
-    double* of(int64_t pack, int64_t edge) { return squares.data() + (pack * edges + edge) * WIDE; }
 };
 
 // A and c as rows of features x and y, some of them: x - shift, and y - centre of the row's stratum. The squares are
@@ -139,7 +114,7 @@ struct Features {
         }
     }
 
-    void add(int64_t row, int64_t rows, int64_t pack, int64_t, const double* left) {
+    void add(int64_t row, int64_t rows, int64_t pack, const double* left) {
         for (int64_t r = 0; r < rows; ++r) {
             double* error = errors + at(row + r, pack);
             for (int64_t j = 0; j < packs.columns(pack); ++j) error[j] += left[r * WIDE + j] * left[r * WIDE + j];
@@ -154,7 +129,6 @@ struct Work {
     int64_t size, upper;  // numbers of a row of A; whether those before the row's own number are 0
     const double* w;      // packed: (packs, size, WIDE)
     int64_t apart;
-    const int64_t *edges, *last;
     std::vector<double> packed, left;  // some rows of A, and of c
 
     void go(int64_t rows) {
@@ -166,9 +140,8 @@ struct Work {
         const int64_t begin = upper ? std::min(row, size) : 0, packs = given.packs.count();
         const int64_t high = (rows + TALL - 1) / TALL * TALL, whole = rows / TALL * TALL;
         packed.resize(high * (size - begin));
-        const Put put{packed.data(), begin, size};
         if (whole < rows) std::fill(packed.begin() + whole * (size - begin), packed.end(), 0.0);
-        given.gather(row, rows, put);
+        given.gather(row, rows, {packed.data(), begin, size});
         for (int64_t first = 0; first < packs; first += LONG)
             go(row, rows, begin, first, std::min(LONG, packs - first));
     }
@@ -180,48 +153,32 @@ struct Work {
         left.resize((once ? TALL : count * high) * WIDE);
         const auto left_of = [&](int64_t k, int64_t r) { return left.data() + (once ? 0 : k * high + r) * WIDE; };
         for (int64_t k = 0; !once && k < count; ++k)
-            for (int64_t r = 0; r < rows; r += TALL) start(row + r, rows - r, first + k, begin, left_of(k, r));
-        const int64_t* edge = std::find_if(edges, last, [&](int64_t end) { return end > begin; });
-        for (int64_t from = begin; once || edge < last; from += DEEP) {
-            const int64_t end = std::min(from + DEEP, size);
+            for (int64_t r = 0; r < rows; r += TALL) start(row + r, rows - r, first + k, left_of(k, r));
+        for (int64_t from = begin, end = begin; once || end < size; from = end) {
+            end = std::min(from + DEEP, size);
             for (int64_t k = 0; k < count; ++k)
                 for (int64_t r = 0; r < rows; r += TALL) {
                     if (once) {
-                        start(row + r, rows - r, first + k, begin, left_of(k, r));
+                        start(row + r, rows - r, first + k, left_of(k, r));
                         for (int64_t i = r + TALL; i < std::min(r + 2 * TALL, rows); ++i)
                             given.fetch(row + i, first + k);
                     }
                     const double* own = packed.data() + r * (size - begin) - begin * TALL;
                     const int64_t at = upper ? std::max(from, row + r) : from;
-                    tile(row + r, std::min(TALL, rows - r), first + k, own, at, end, edge, left_of(k, r));
+                    if (at < end)
+                        add_product<TALL>(own + at * TALL, w + (first + k) * apart + at * WIDE, end - at,
+                                          left_of(k, r));
+                    if (end == size) given.add(row + r, std::min(TALL, rows - r), first + k, left_of(k, r));
                 }
             if (once) return;
-            while (edge < last && *edge <= end) ++edge;
         }
     }
 
-    // What of TALL rows, or fewer, no number has changed yet, with the squares at the edges up to there.
-    void start(int64_t row, int64_t rows, int64_t pack, int64_t begin, double* left) {
+    // What of TALL rows, or fewer, no number has changed yet.
+    void start(int64_t row, int64_t rows, int64_t pack, double* left) {
         const int64_t there = std::min(rows, TALL);
         std::fill(left + (given.packs.columns(pack) < WIDE ? 0 : there * WIDE), left + TALL * WIDE, 0.0);
         for (int64_t r = 0; r < there; ++r) given.start(row + r, pack, left + r * WIDE);
-        for (const int64_t* edge = edges; edge < last && *edge <= begin; ++edge)
-            given.add(row, there, pack, edge - edges, left);
-    }
-
-    // TALL rows of A, packed, or fewer, and a pack of w: the numbers [at, end), with the squares at the edges up to
-    // there.
-    void tile(int64_t row, int64_t count, int64_t pack, const double* rows, int64_t at, int64_t end,
-              const int64_t* edge, double* left) {
-        for (; edge < last; ++edge) {
-            const int64_t stop = std::min(*edge, end);
-            if (at < stop) {
-                add_product(rows + at * TALL, w + pack * apart + at * WIDE, stop - at, left);
-                at = stop;
-            }
-            if (*edge > end) return;
-            given.add(row, count, pack, edge - edges, left);
-        }
     }
 };
 
@@ -253,27 +210,24 @@ extern "C" void pack_float64(const double* w, int64_t down, int64_t along, int64
     }
 }
 
-// Put into out (edges, repeats * targets) the squares of c - A w, of `bands` times `band` rows, with the first numbers
-// of A's rows that every edge says, in order.
-extern "C" void squares_float64(const double* A, int64_t A_down, int64_t A_along, int64_t A_bands, const double* c,
-                                int64_t c_down, int64_t c_bands, int64_t bands, int64_t band, int64_t size,
-                                int64_t upper, const double* w, int64_t apart, int64_t repeats, int64_t targets,
-                                const int64_t* edges, int64_t edge_count, double* out) {
+// Put into out (repeats * targets) the squares of c - A w.
+extern "C" void squares_float64(const double* A, int64_t down, int64_t along, const double* c, int64_t c_down,
+                                int64_t rows, int64_t size, int64_t upper, const double* w, int64_t apart,
+                                int64_t repeats, int64_t targets, double* out) {
     const Packs packs{repeats, targets};
-    Matrices given{{A, A_down, A_along, band, A_bands}, {c, c_down, 1, band, c_bands}, packs, edge_count, {}};
-    given.squares.resize(packs.count() * edge_count * WIDE);
-    Work<Matrices> work{std::move(given), size, upper, w, apart, edges, edges + edge_count, {}, {}};
-    work.go(bands * band);
-    for (int64_t edge = 0; edge < edge_count; ++edge)
-        for (int64_t pack = 0; pack < packs.count(); ++pack)
-            out = std::copy(work.given.of(pack, edge), work.given.of(pack, edge) + packs.columns(pack), out);
+    Matrices given{A, down, along, c, c_down, packs, std::vector<double>(packs.count() * WIDE)};
+    Work<Matrices> work{std::move(given), size, upper, w, apart, {}, {}};
+    work.go(rows);
+    for (int64_t pack = 0; pack < packs.count(); ++pack) {
+        const double* own = work.given.squares.data() + pack * WIDE;
+        out = std::copy(own, own + packs.columns(pack), out);
+    }
 }
 
 // Add the squares of y - centre - (x - shift) w, and of y - mean, of every row to those of its block.
 template <class T>
 void add_blocks(const Features<T>& given, int64_t rows, int64_t size, const double* w, int64_t apart) {
-    const int64_t edge = size;
-    Work<Features<T>> work{given, size, false, w, apart, &edge, &edge + 1, {}, {}};
+    Work<Features<T>> work{given, size, false, w, apart, {}, {}};
     work.go(rows);
 }
 

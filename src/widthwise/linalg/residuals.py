@@ -1,11 +1,10 @@
-"""Sums of squared residuals, c - A w, column by column: of leading parts of A too, and of blocks of rows.
+"""Sums of squared residuals, c - A w, column by column: of all rows, or of blocks of them.
 
 Compiled (`residuals.cpp`) nothing as large as A w is made, and what is zero in A is left out. Without a compiler, and
 on a GPU, PyTorch does it.
 """
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +19,7 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 BAND = 256  # rows that PyTorch multiplies at once
 PAD = 8  # numbers, so that a pack does not start a page after the one before it
 PACK = (POINTER, *[NUMBER] * 5, POINTER, NUMBER, POINTER)
-SQUARES = (
-    *(POINTER, NUMBER, NUMBER, NUMBER),
-    *(POINTER, NUMBER, NUMBER, NUMBER),
-    *(NUMBER, NUMBER, NUMBER),
-    *(POINTER, NUMBER, NUMBER, NUMBER),
-    *(POINTER, NUMBER, POINTER),
-)
+SQUARES = (POINTER, NUMBER, NUMBER, POINTER, *[NUMBER] * 4, POINTER, *[NUMBER] * 3, POINTER)
 BLOCKS = (*(POINTER, NUMBER) * 2, *[POINTER] * 3, *[NUMBER] * 3, *[POINTER] * 3, POINTER, NUMBER, POINTER, POINTER)
 
 
@@ -68,33 +61,24 @@ def pack(w: Float[Tensor, "size columns"], targets: int, memory: Float[Tensor, "
 
 
 def squares(
-    A: Float[Tensor, "bands band size"],
-    c: Float[Tensor, "bands band targets"],
-    w: Weights,
-    *,
-    upper: bool = False,
-    edges: Sequence[int] | None = None,
-) -> Float[Tensor, "edges columns"]:
+    A: Float[Tensor, "rows size"], c: Float[Tensor, "rows targets"], w: Weights, *, upper: bool = False
+) -> Float[Tensor, " columns"]:
     """Return the sums of squares of c - A w, every column of w with the column of c of its target.
 
     Args:
-        A, c: their rows; those of a band follow each other.
         upper: whether row r of A is zero before its number r.
-        edges: how many of the first numbers of a row are looked at, increasing; all if left out.
     """
-    (bands, band, size), columns = A.shape, w.plain.shape[1]
-    edges = [size] if edges is None else edges
-    found = c.new_zeros(len(edges), columns)
+    (rows, size), columns = A.shape, w.plain.shape[1]
+    found, fits = c.new_zeros(columns), columns // max(w.targets, 1)
     if w.packed is None:
-        _squares(A, c, w, upper, edges, found)
+        for row in range(0, rows, BAND):
+            at, own = row if upper else 0, slice(row, row + BAND)
+            left = c[own].repeat(1, fits).addmm_(A[own, at:], w.plain[at:], alpha=-1)
+            found += left.square_().sum(0)
         return found
-    assert c.stride(2) == 1 or c.shape[2] <= 1, "the numbers of a row are apart"
-    told = torch.tensor(edges)
-    rows = A.data_ptr(), A.stride(1), A.stride(2), A.stride(0), c.data_ptr(), c.stride(1), c.stride(0)
-    sizes = bands, band, size
-    weights = w.packed.data_ptr(), w.packed.stride(0), columns // max(w.targets, 1), w.targets
-    sums = told.data_ptr(), len(edges), found.data_ptr()
-    native.function(SOURCE, "squares", A.dtype, SQUARES)(*rows, *sizes, upper, *weights, *sums)
+    given = A.data_ptr(), *A.stride(), *native.matrix(c), rows, size, upper
+    weights = w.packed.data_ptr(), w.packed.stride(0), fits, w.targets
+    native.function(SOURCE, "squares", A.dtype, SQUARES)(*given, *weights, found.data_ptr())
     return found
 
 
@@ -146,34 +130,6 @@ def add_blocks(
         *weights,
         *(s.data_ptr() for s in (errors, totals)),
     )
-
-
-def _squares(
-    A: Float[Tensor, "bands band size"],
-    c: Float[Tensor, "bands band targets"],
-    w: Weights,
-    upper: bool,
-    edges: Sequence[int],
-    found: Float[Tensor, "edges columns"],
-) -> None:
-    """Do what `squares` does, band by band."""
-    for row, own, cross in _bands(A, c):
-        left, at = cross.repeat(1, w.plain.shape[1] // max(w.targets, 1)), row if upper else 0
-        for k, edge in enumerate(edges):
-            if at < edge:
-                left.addmm_(own[:, at:edge], w.plain[at:edge], alpha=-1)
-                at = edge
-            found[k] += left.square().sum(0)
-
-
-def _bands(A: Tensor, c: Tensor) -> list[tuple[int, Tensor, Tensor]]:
-    """Return some rows at a time: the number of the first, and those of A and c."""
-    size = A.shape[1]
-    return [
-        (k * size + row, A[k, row : row + BAND], c[k, row : row + BAND])
-        for k in range(len(A))
-        for row in range(0, size, BAND)
-    ]
 
 
 def compiled() -> ctypes.CDLL | None:

@@ -248,7 +248,7 @@ def errors(
         fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
         weights = residuals.pack(w if turned else fit.form.back(w), targets, room[1])
         found = [
-            residuals.squares(part.root[None], part.cross[None], weights, upper=True)[0] - part.jitter * weights.squares
+            residuals.squares(part.root, part.cross, weights, upper=True) - part.jitter * weights.squares
             for part in parts
         ]
         rest = torch.stack([part.rest for part in parts])

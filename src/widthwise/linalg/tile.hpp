@@ -52,4 +52,24 @@ inline void multiply(const double* left, const double* right, int64_t count, Vec
     }
 }
 
+// The same of sums that lie in memory: TALL rows of WIDE.
+template <int64_t APART>
+void add_product(const double* left, const double* right, int64_t count, double* there) {
+    Vector sums[TALL][VECTORS];
+    for (int64_t r = 0; r < TALL; ++r)
+        for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] = load(there + r * WIDE + v * LANES);
+    multiply<APART>(left, right, count, sums);
+    for (int64_t r = 0; r < TALL; ++r)
+        for (int64_t v = 0; v < VECTORS; ++v) store(there + r * WIDE + v * LANES, sums[r][v]);
+}
+
+// Add the squares of some packed rows to those of their columns.
+inline void add_squares(const double* rows, int64_t count, double* squares) {
+    for (int64_t v = 0; v < WIDE; v += LANES) {
+        Vector total = load(squares + v);
+        for (int64_t r = 0; r < count; ++r) total += load(rows + r * WIDE + v) * load(rows + r * WIDE + v);
+        store(squares + v, total);
+    }
+}
+
 }  // namespace
