@@ -100,11 +100,13 @@ class Banded:
         self, C: Float[Tensor, "padded columns"], shifts: Float[Tensor, " columns"]
     ) -> Float[Tensor, "padded columns"]:
         """Return (B + shift)^-1 c for every column, each with its own shift."""
-        solved = torch.empty_like(C)
-        for shift in shifts.unique():
-            own = (shifts == shift).nonzero()[:, 0]
-            solved[:, own] = self._solve(C[:, own], float(shift), C.new_empty(len(C), len(own)))
-        return solved
+        order = shifts.argsort(stable=True)  # columns of one shift side by side
+        C, solved, start = C[:, order], torch.empty_like(C), 0
+        for shift, count in zip(*(x.tolist() for x in shifts.unique(return_counts=True)), strict=True):
+            own = slice(start, start + count)
+            self._solve(C[:, own], shift, solved[:, own])
+            start = own.stop
+        return torch.empty_like(C).index_copy_(1, order, solved)
 
     def _solve(
         self, C: Float[Tensor, "padded columns"], shift: float, out: Float[Tensor, "padded columns"]
