@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from widthwise.config import digest
-from widthwise.linalg import intake, packed
+from widthwise.linalg import intake
 from widthwise.linalg.moments import Moments
-from widthwise.linalg.packed import ROWS, Packed, Product
+from widthwise.linalg.packed import ROWS, Packed, Product, Products
 from widthwise.pairs import CHUNK, Joint
 from widthwise.store import Store
 
@@ -107,13 +107,13 @@ def _made(joint: Joint, bundles: Sequence[Bundle], blocks: Sequence[Numbers]) ->
     cells: list[dict[Numbers, Sums]] = []
     for cell in range(joint.split.cells):
         sums = {block: _nothing(*(shifts[k] for k in block)) for block in blocks}
-        products = [_product(buffers[a], buffers[b], own["products"]) for (a, b), own in sums.items()]
+        products = Products([_product(buffers[a], buffers[b], own["products"]) for (a, b), own in sums.items()])
         rows = (joint.split.cell == cell).nonzero()[:, 0]
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
             for k in numbers:
                 _take(joint, _values(joint, bundles[k], some), shifts[k], buffers[k], sums.get((k, k)))
-            packed.add(products, len(some))
+            products.add(len(some))
         cells.append({block: _packed(own) for block, own in sums.items()})
         joint.tell("features", int((joint.split.cell <= cell).sum()), len(joint.split.cell))
     for block in blocks:  # In the store they take no memory: of what was summed, one is here twice.

@@ -6,7 +6,7 @@ import torch
 from spread_rows import rows_of
 
 from widthwise.linalg import packed
-from widthwise.linalg.packed import ROWS, Packed, Product
+from widthwise.linalg.packed import ROWS, Packed, Product, Products
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def test_rows_are_shifted_and_their_powers_added(n, columns, before, at, dtype, 
 def test_products_are_those_of_columns(left, right, rows, by, count, seed):
     (a, x), (b, y) = filled(seed, left, rows), filled(seed + 1, right, rows)
     out = torch.full((left, right + 3), 5.0).double()
-    packed.add([Product(a, slice(0, left), b, slice(0, right), out[:, 1 : right + 1])], rows)
+    Products([Product(a, slice(0, left), b, slice(0, right), out[:, 1 : right + 1])]).add(rows)
     found, size = out.numpy(), np.linalg.norm(x, axis=0)[:, None] * np.linalg.norm(y, axis=0)
     assert (np.abs(found[:, 1 : right + 1] - x.T @ y - 5) <= 1e-14 * (size + 5)).all()
     assert (found[:, [0, right + 1, right + 2]] == 5).all(), "more was written than the product"
@@ -65,7 +65,7 @@ def test_half_a_square_is_made_in_blocks(columns, crossed, height, by, count, se
         Product(own, run, own, slice(run.start, columns), out, upper=True) for run, out in zip(runs, outs, strict=True)
     ]
     for _ in range(2):
-        packed.add(products, 100)
+        Products(products).add(100)
     length = np.linalg.norm(values, axis=0)
     for run, out in zip(runs, outs, strict=True):
         apart = (out.numpy() - 2 * values[:, run].T @ values[:, run.start :]) / np.outer(
@@ -84,7 +84,7 @@ def test_the_number_of_threads_changes_no_bit(seed):
         torch.set_num_threads(threads)
         try:
             own.take(rows, None, shift, total, powers)
-            packed.add([Product(own, slice(0, 301), own, slice(0, 301), out)], 300)
+            Products([Product(own, slice(0, 301), own, slice(0, 301), out)]).add(300)
         finally:
             torch.set_num_threads(before)
         found.append(torch.cat([own.columns(slice(0, 301), 300).flatten(), total, powers.flatten(), out.flatten()]))
@@ -93,4 +93,4 @@ def test_the_number_of_threads_changes_no_bit(seed):
 
 
 def test_no_products_are_none(by):
-    packed.add([], 5)
+    Products([]).add(5)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from widthwise import devices
 from widthwise.errors import DataError, UsageError
-from widthwise.linalg import half_square, intake, packed
-from widthwise.linalg.packed import ROWS, Packed, Product
+from widthwise.linalg import half_square, intake
+from widthwise.linalg.packed import ROWS, Packed, Product, Products
 
 PRECISIONS = ("float64", "float32_chunks")
 LOOKED = 2048  # crossed columns, at most, of whose products rounding is measured
@@ -303,7 +303,10 @@ class Moments:
     ) -> None:
         """Put some rows less the shift into the buffer, which has room for them, and their powers into the sums."""
         if self._buffer is None:
-            self._buffer = Packed(self.columns, self.device)
+            self._buffer = own = Packed(self.columns, self.device)
+            each = zip(self._cuts, self._blocks, strict=True)
+            products = (Product(own, slice(a, b), own, slice(a, self.columns), out, upper=True) for (a, b), out in each)
+            self._products = Products(list(products))
         waiting, first = self._waiting, 0
         self._waiting += len(pieces[0]) if chosen is None else len(chosen)
         for rows in pieces:
@@ -321,16 +324,13 @@ class Moments:
         if self._waiting:
             self._add_products(self._buffer)
         self._buffer = None
+        del self._products
         half_square.mirror(self._blocks)
 
     def _add_products(self, rows: Packed) -> None:
         """Add the products of all rows that wait."""
         if self.precision == "float64":
-            products = (
-                Product(rows, slice(start, stop), rows, slice(start, self.columns), block, upper=True)
-                for (start, stop), block in zip(self._cuts, self._blocks, strict=True)
-            )
-            packed.add(list(products), self._waiting)
+            self._products.add(self._waiting)
         else:
             with _float32_products(self.device.type):
                 exact = rows.columns(slice(0, self.columns), self._waiting)

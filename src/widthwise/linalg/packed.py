@@ -96,17 +96,22 @@ class Product:
     upper: bool = False
 
 
-def add(products: Sequence[Product], rows: int) -> None:
-    """Add the products of so many rows to where they belong."""
-    if not products:
-        return
-    if products[0].left.wide == 1:
-        for of in products:
-            of.out.addmm_(of.left.columns(of.rows, rows), of.right.columns(of.columns, rows).T)
-        return
-    told = torch.tensor([number for of in products for number in _told(of)])
-    function = native.function(SOURCE, "add", torch.float64, ADD)
-    function(told.data_ptr(), len(products), rows, torch.get_num_threads())
+class Products:
+    """Products of what is packed, to be added again and again: of the rows that are there each time."""
+
+    def __init__(self, each: Sequence[Product]):
+        self.each = each
+        compiled = bool(each) and each[0].left.wide > 1
+        self._numbers = torch.tensor([number for of in each for number in _told(of)]) if compiled else None
+
+    def add(self, rows: int) -> None:
+        """Add the products of the first rows to where they belong."""
+        if self._numbers is None:
+            for of in self.each:
+                of.out.addmm_(of.left.columns(of.rows, rows), of.right.columns(of.columns, rows).T)
+            return
+        function = native.function(SOURCE, "add", torch.float64, ADD)
+        function(self._numbers.data_ptr(), len(self.each), rows, torch.get_num_threads())
 
 
 def _told(of: Product) -> tuple[int, ...]:
