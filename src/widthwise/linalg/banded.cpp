@@ -1,7 +1,7 @@
 // (L L')^-1 C for a block bidiagonal L, given by the inverses of the blocks on its diagonal, which are lower
 // triangular, and the blocks below it, which are upper triangular: forward through the blocks, then back, for a few
-// columns of C at a time, which the first cache holds. Half of every block is zero and left out. One thread; sums in an
-// order that depends on the blocks alone.
+// packs of columns at a time. Half of every block is zero and left out. One thread; sums in an order that depends on
+// the blocks alone.
 
 #include <algorithm>
 #include <vector>
@@ -10,9 +10,7 @@
 
 namespace {
 
-constexpr int64_t BESIDE = LANES == 8 ? 4 : 2;  // vectors of a tile, whose sums fill the registers with 6 rows
-constexpr int64_t COLUMNS = LANES * BESIDE;
-constexpr int64_t PANEL = 64;  // columns that go through all blocks together
+constexpr int64_t PACKS = 4;  // of WIDE columns, that go through all blocks together
 
 enum Triangle { LOWER, UPPER };
 
@@ -26,70 +24,92 @@ double at(const double* A, int64_t size, int64_t row, int64_t column) {
 template <int64_t ROWS, Triangle TRIANGLE, bool TRANSPOSED, bool SUBTRACTED>
 void tile(const double* A, int64_t size, int64_t row, const double* x, double* out) {
     const int64_t first = TRIANGLE == UPPER ? row : 0, last = TRIANGLE == LOWER ? row + ROWS : size;
-    for (int64_t column = 0; column < PANEL; column += COLUMNS) {
-        Vector sums[ROWS][BESIDE] = {};
-        for (int64_t k = first; k < last; ++k) {
-            Vector given[BESIDE];
-            for (int64_t v = 0; v < BESIDE; ++v) given[v] = load(x + k * PANEL + column + v * LANES);
-            for (int64_t r = 0; r < ROWS; ++r)
-                for (int64_t v = 0; v < BESIDE; ++v) sums[r][v] += at<TRANSPOSED>(A, size, row + r, k) * given[v];
-        }
+    Vector sums[ROWS][VECTORS] = {};
+    for (int64_t k = first; k < last; ++k) {
+        Vector given[VECTORS];
+        for (int64_t v = 0; v < VECTORS; ++v) given[v] = load(x + k * WIDE + v * LANES);
         for (int64_t r = 0; r < ROWS; ++r)
-            for (int64_t v = 0; v < BESIDE; ++v) {
-                double* put = out + (row + r) * PANEL + column + v * LANES;
-                store(put, SUBTRACTED ? load(put) - sums[r][v] : sums[r][v]);
-            }
+            for (int64_t v = 0; v < VECTORS; ++v) sums[r][v] += at<TRANSPOSED>(A, size, row + r, k) * given[v];
     }
+    for (int64_t r = 0; r < ROWS; ++r)
+        for (int64_t v = 0; v < VECTORS; ++v) {
+            double* put = out + (row + r) * WIDE + v * LANES;
+            store(put, SUBTRACTED ? load(put) - sums[r][v] : sums[r][v]);
+        }
 }
 
-// out = A x, or out - A x; A (size, size) a triangle, x and out (size, PANEL).
+// out = A x, or out - A x; A (size, size) a triangle, x and out (size, WIDE).
 template <Triangle TRIANGLE, bool TRANSPOSED, bool SUBTRACTED>
 void times(const double* A, int64_t size, const double* x, double* out) {
     int64_t row = 0;
-    for (; row + 6 <= size; row += 6) tile<6, TRIANGLE, TRANSPOSED, SUBTRACTED>(A, size, row, x, out);
-    for (; row + 4 <= size; row += 4) tile<4, TRIANGLE, TRANSPOSED, SUBTRACTED>(A, size, row, x, out);
+    for (; row + TALL <= size; row += TALL) tile<TALL, TRIANGLE, TRANSPOSED, SUBTRACTED>(A, size, row, x, out);
     for (; row < size; ++row) tile<1, TRIANGLE, TRANSPOSED, SUBTRACTED>(A, size, row, x, out);
 }
 
-// Rows of some columns, side by side in `to`, with zeros up to PANEL; and back.
-void gather(const double* from, int64_t apart, int64_t rows, int64_t columns, double* to) {
-    for (int64_t r = 0; r < rows; ++r) {
-        std::copy(from + r * apart, from + r * apart + columns, to + r * PANEL);
-        std::fill(to + r * PANEL + columns, to + (r + 1) * PANEL, 0.0);
-    }
-}
+// inverse, left: of every block (size, size), blocks that follow each other `apart` numbers away.
+struct Factor {
+    const double* inverse;
+    int64_t inverse_apart;
+    const double* left;
+    int64_t left_apart, blocks, size;
 
-void scatter(const double* from, int64_t rows, int64_t columns, double* to, int64_t apart) {
-    for (int64_t r = 0; r < rows; ++r) std::copy(from + r * PANEL, from + r * PANEL + columns, to + r * apart);
-}
+    // Bring some packs of columns (blocks * size, WIDE), `apart` from each other, to (L L')^-1 of them.
+    void solve(double* x, int64_t count, int64_t apart) const {
+        std::vector<double> room(size * WIDE);
+        double* own = room.data();
+        const int64_t next = size * WIDE;
+        for (int64_t k = 0; k < blocks; ++k)
+            for (int64_t pack = 0; pack < count; ++pack) {
+                double* at = x + pack * apart + k * next;
+                std::copy(at, at + next, own);
+                if (k) times<UPPER, false, true>(left + (k - 1) * left_apart, size, at - next, own);
+                times<LOWER, false, false>(inverse + k * inverse_apart, size, own, at);
+            }
+        for (int64_t k = blocks - 1; k >= 0; --k)
+            for (int64_t pack = 0; pack < count; ++pack) {
+                double* at = x + pack * apart + k * next;
+                std::copy(at, at + next, own);
+                if (k + 1 < blocks) times<LOWER, true, true>(left + k * left_apart, size, at + next, own);
+                times<UPPER, true, false>(inverse + k * inverse_apart, size, own, at);
+            }
+    }
+};
 
 }  // namespace
 
-// inverse, left: of every block (size, size), blocks that follow each other `apart` numbers away.
+// Of the columns of C, in rows.
 extern "C" void solve_float64(const double* inverse, int64_t inverse_apart, const double* left, int64_t left_apart,
                               int64_t blocks, int64_t size, const double* C, int64_t C_apart, int64_t columns,
                               double* out, int64_t out_apart) {
-    std::vector<double> room(3 * size * PANEL);
-    double *own = room.data(), *solved = own + size * PANEL, *beside = solved + size * PANEL;
-    for (int64_t column = 0; column < columns; column += PANEL) {
-        const int64_t width = std::min(PANEL, columns - column);
-        for (int64_t k = 0; k < blocks; ++k) {
-            gather(C + k * size * C_apart + column, C_apart, size, width, own);
-            if (k) times<UPPER, false, true>(left + (k - 1) * left_apart, size, beside, own);
-            times<LOWER, false, false>(inverse + k * inverse_apart, size, own, solved);
-            if (k + 1 < blocks) scatter(solved, size, width, out + k * size * out_apart + column, out_apart);
-            std::swap(solved, beside);
-        }
-        for (int64_t k = blocks - 1; k >= 0; --k) {
-            if (k + 1 < blocks) {
-                gather(out + k * size * out_apart + column, out_apart, size, width, own);
-                times<LOWER, true, true>(left + k * left_apart, size, beside, own);
-            } else {
-                std::swap(own, beside);
+    const Factor factor{inverse, inverse_apart, left, left_apart, blocks, size};
+    const int64_t rows = blocks * size, apart = rows * WIDE + LANES;
+    std::vector<double> packed(PACKS * apart);
+    for (int64_t column = 0; column < columns; column += PACKS * WIDE) {
+        const int64_t packs = std::min(PACKS, (columns - column + WIDE - 1) / WIDE);
+        const auto width = [&](int64_t pack) { return std::min(WIDE, columns - column - pack * WIDE); };
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t pack = 0; pack < packs; ++pack) {
+                const double* own = C + row * C_apart + column + pack * WIDE;
+                std::copy(own, own + width(pack), packed.data() + pack * apart + row * WIDE);
             }
-            times<UPPER, true, false>(inverse + k * inverse_apart, size, own, solved);
-            scatter(solved, size, width, out + k * size * out_apart + column, out_apart);
-            std::swap(solved, beside);
-        }
+        factor.solve(packed.data(), packs, apart);
+        for (int64_t row = 0; row < rows; ++row)
+            for (int64_t pack = 0; pack < packs; ++pack) {
+                const double* own = packed.data() + pack * apart + row * WIDE;
+                std::copy(own, own + width(pack), out + row * out_apart + column + pack * WIDE);
+            }
+    }
+}
+
+// Of columns in packs, out of place; their squares are added to `squares` (packs, WIDE).
+extern "C" void solve_packs_float64(const double* inverse, int64_t inverse_apart, const double* left,
+                                    int64_t left_apart, int64_t blocks, int64_t size, const double* C, double* out,
+                                    int64_t packs, int64_t apart, double* squares) {
+    const Factor factor{inverse, inverse_apart, left, left_apart, blocks, size};
+    for (int64_t pack = 0; pack < packs; pack += PACKS) {
+        const int64_t some = std::min(PACKS, packs - pack);
+        std::copy(C + pack * apart, C + (pack + some) * apart, out + pack * apart);
+        factor.solve(out + pack * apart, some, apart);
+        for (int64_t p = pack; p < pack + some; ++p) add_squares(out + p * apart, blocks * size, squares + p * WIDE);
     }
 }

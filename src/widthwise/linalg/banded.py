@@ -16,13 +16,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from widthwise import native
+from widthwise.linalg import residuals
 from widthwise.native import NUMBER, POINTER
 
 BLOCK = 64
 JOINED = 4  # panels that are applied as one
 HEIGHT = 256  # rows of a symmetric matrix that are worked on at once, or a few more
 SOURCE = Path(__file__).with_suffix(".cpp")
-ARGUMENTS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, NUMBER)
+FACTOR = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, NUMBER)
+COLUMNS = (*FACTOR, POINTER, NUMBER, NUMBER, POINTER, NUMBER)
+PACKS = (*FACTOR, POINTER, POINTER, NUMBER, NUMBER, POINTER)
 
 
 class NotPositive(ArithmeticError):
@@ -96,6 +99,16 @@ class Banded:
             self._solve(C, shift, solved[:, k])
         return solved
 
+    def solve_packs(self, C: residuals.Weights, shifts: Float[Tensor, " shifts"], memory: Tensor) -> residuals.Weights:
+        """Return (B + shift)^-1 C for every shift, packed as C is, in memory for so many."""
+        assert C.packed is not None, "compiled alone"
+        packs, squares = len(C.packed), C.squares.new_zeros(len(shifts), len(C.packed), residuals.wide())
+        solve = native.function(SOURCE, "solve_packs", torch.float64, PACKS)
+        for own, norms, shift in zip(memory.split(packs), squares, shifts.tolist(), strict=False):
+            factor, out = self._factor(shift), (own.data_ptr(), packs, own.stride(0), norms.data_ptr())
+            solve(*_blocks(*factor), C.packed.data_ptr(), *out)
+        return residuals.Weights(None, C.targets, memory, squares.flatten(1)[:, : C.targets].flatten())
+
     def solve_each(
         self, C: Float[Tensor, "padded columns"], shifts: Float[Tensor, " columns"]
     ) -> Float[Tensor, "padded columns"]:
@@ -117,9 +130,8 @@ class Banded:
         """
         inverse, left = self._factor(shift)
         if C.device.type == "cpu" and compiled() is not None:
-            factor = (x for blocks in (inverse, left) for x in (blocks.data_ptr(), blocks.stride(0)))
-            solve = native.function(SOURCE, "solve", C.dtype, ARGUMENTS)
-            solve(*factor, *inverse.shape[:2], *native.matrix(C), C.shape[1], *native.matrix(out))
+            solve = native.function(SOURCE, "solve", C.dtype, COLUMNS)
+            solve(*_blocks(inverse, left), *native.matrix(C), C.shape[1], *native.matrix(out))
             return out
         right, solved = C.split(self.diagonal.shape[1]), out.split(self.diagonal.shape[1])
         for k, own in enumerate(right):
@@ -206,6 +218,11 @@ def reduce(S: Float[Tensor, "size size"], block: int = BLOCK, *, overwrite: bool
     blocks = [A[k : k + block, k : k + block].clone() for k in range(0, padded, block)]
     diagonal = torch.stack(blocks) if blocks else A.new_zeros(0, block, block)
     return Banded(size, tuple(wide), diagonal, torch.stack(below) if below else diagonal[:0])
+
+
+def _blocks(inverse: Tensor, left: Tensor) -> tuple[int, ...]:
+    """Return where a factor's blocks lie, how many they are and how large."""
+    return (*(x for blocks in (inverse, left) for x in (blocks.data_ptr(), blocks.stride(0))), *inverse.shape[:2])
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ class Weights:
     """The weights of some targets, again and again for every fit of them.
 
     Attributes:
-        packed: as compiled products want them; None where PyTorch multiplies.
+        plain, packed: as PyTorch's products want them, or compiled ones; of one of the two.
         squares: the sum of every column's squares.
     """
 
-    plain: Float[Tensor, "size columns"]
+    plain: Float[Tensor, "size columns"] | None
     targets: int
     packed: Float[Tensor, "packs _"] | None
     squares: Float[Tensor, " columns"]
@@ -40,11 +40,16 @@ class Weights:
 
 def room(size: int, fits: int, targets: int, device: torch.device) -> Float[Tensor, "packs _"] | None:
     """Return memory for `pack`: so that it is not made anew for every penalty."""
-    library = compiled() if device.type == "cpu" else None
-    if library is None:
+    if device.type != "cpu" or compiled() is None:
         return None
-    wide = ctypes.c_int64.in_dll(library, "wide").value
-    return torch.empty(fits * -(-targets // wide), size * wide + PAD, dtype=torch.float64)
+    return torch.empty(fits * -(-targets // wide()), size * wide() + PAD, dtype=torch.float64)
+
+
+def wide() -> int:
+    """Return how many columns a pack has."""
+    library = compiled()
+    assert library is not None, "without a compiler nothing is packed"
+    return ctypes.c_int64.in_dll(library, "wide").value
 
 
 def pack(w: Float[Tensor, "size columns"], targets: int, memory: Float[Tensor, "packs _"] | None = None) -> Weights:
@@ -57,7 +62,7 @@ def pack(w: Float[Tensor, "size columns"], targets: int, memory: Float[Tensor, "
     function = native.function(SOURCE, "pack", w.dtype, PACK)
     packs = memory.data_ptr(), memory.stride(0)
     function(w.data_ptr(), *w.stride(), size, fits, targets, *packs, norms.data_ptr())
-    return Weights(w, targets, memory, norms)
+    return Weights(None, targets, memory, norms)
 
 
 def squares(
@@ -68,14 +73,15 @@ def squares(
     Args:
         upper: whether row r of A is zero before its number r.
     """
-    (rows, size), columns = A.shape, w.plain.shape[1]
+    (rows, size), columns = A.shape, len(w.squares)
     found, fits = c.new_zeros(columns), columns // max(w.targets, 1)
-    if w.packed is None:
+    if w.plain is not None:
         for row in range(0, rows, BAND):
             at, own = row if upper else 0, slice(row, row + BAND)
             left = c[own].repeat(1, fits).addmm_(A[own, at:], w.plain[at:], alpha=-1)
             found += left.square_().sum(0)
         return found
+    assert w.packed is not None
     given = A.data_ptr(), *A.stride(), *native.matrix(c), rows, size, upper
     weights = w.packed.data_ptr(), w.packed.stride(0), fits, w.targets
     native.function(SOURCE, "squares", A.dtype, SQUARES)(*given, *weights, found.data_ptr())
@@ -108,7 +114,7 @@ def add_blocks(
         x, y: of one type, float32 or float64.
         chosen: numbers of the rows; `block` and `stratum` are of these.
     """
-    if w.packed is None:
+    if w.plain is not None:
         own = slice(None) if stratum is None else stratum
         Y = y[chosen].to(torch.float64).sub_(about.mean[own])
         totals.index_add_(0, block, Y.square())
@@ -117,6 +123,7 @@ def add_blocks(
         )
         errors.index_add_(0, block, Y.square_())
         return
+    assert w.packed is not None
     rows = *native.matrix(x), *native.matrix(y), chosen.data_ptr(), None if stratum is None else stratum.data_ptr()
     sizes = len(chosen), x.shape[1], y.shape[1]
     centres = [part.contiguous() for part in (about.shift, about.centre, about.mean)]

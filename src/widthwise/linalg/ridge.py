@@ -233,20 +233,28 @@ def errors(
     fit, targets, turned = parts[0].fit, len(parts[0].squares), parts[0].turned
     assert all(part.fit is fit and part.turned is turned for part in parts), "held-out rows of several fits"
     fit.form.prepare(fit.absolute(penalties))
-    count = threads.count(fit.projected.device)
-    at_once = WEIGHTS[fit.projected.device.type] // max(len(parts[0].root) * targets * count, 1)
+    device, size = fit.projected.device, parts[0].root.shape[1]
+    count = threads.count(device)
+    at_once = WEIGHTS[device.type] // max(len(parts[0].root) * targets * count, 1)
     at_once = max(min(at_once, len(penalties) // count), 1)
+    band = fit.form.inner if isinstance(fit.form, krylov.Krylov) else fit.form
+    projected = residuals.pack(fit.projected, targets)
 
     def room() -> tuple[Tensor, Tensor | None]:  # made once: memory that is new at every turn is slow
         solved = fit.projected.new_empty(len(fit.projected), at_once * targets)
-        return solved, residuals.room(parts[0].root.shape[1], at_once, targets, solved.device)
+        return solved, residuals.room(size, at_once, targets, device)
+
+    def some_weights(some: Float[Tensor, " some"], solved: Tensor, packs: Tensor | None) -> residuals.Weights:
+        if turned and isinstance(band, banded.Banded) and packs is not None:
+            return band.solve_packs(projected, fit.absolute(some), packs)
+        w = solved[:, : len(some) * targets]
+        fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
+        return residuals.pack(w if turned else fit.form.back(w), targets, packs)
 
     def some_errors(
         some: Float[Tensor, " some"], room: tuple[Tensor, Tensor | None]
     ) -> Float[Tensor, "parts some targets"]:
-        w = room[0][:, : len(some) * targets]
-        fit.form.solve(fit.projected, fit.absolute(some), w.unflatten(1, (len(some), targets)))
-        weights = residuals.pack(w if turned else fit.form.back(w), targets, room[1])
+        weights = some_weights(some, *room)
         found = [
             residuals.squares(part.root, part.cross, weights, upper=True) - part.jitter * weights.squares
             for part in parts
