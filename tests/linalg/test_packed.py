@@ -1,5 +1,8 @@
 """Rows that are packed, their sums and products: compiled and by PyTorch, against numpy."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +97,20 @@ def test_the_number_of_threads_changes_no_bit(seed):
 
 def test_no_products_are_none(by):
     Products([]).add(5)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda given: pickle.loads(pickle.dumps(given))])
+def test_a_copy_adds_to_what_is_its_own(again, by, seed):
+    random = np.random.default_rng(seed)
+    own, rows, out = (
+        Packed(7, torch.device("cpu")),
+        torch.from_numpy(random.normal(size=(20, 7))),
+        torch.zeros(7, 7).double(),
+    )
+    zeros = torch.zeros(7, dtype=torch.float64)
+    own.take(rows, None, zeros, zeros.clone(), torch.zeros(3, 0, dtype=torch.float64))
+    products = Products([Product(own, slice(0, 7), own, slice(0, 7), out)])
+    other, theirs = again((products, out))
+    other.add(20)
+    assert not out.any()
+    torch.testing.assert_close(theirs, rows.T @ rows, rtol=1e-12, atol=1e-12)

@@ -61,7 +61,7 @@ struct Factor {
             for (int64_t r = 0; r < rows; ++r) sums[c * WIDE + r] = -given.first[(k + c) * given.apart + row + r];
     }
 
-    int64_t at_once() const { return std::max(AT_ONCE / (padded * WIDE), int64_t(1)); }
+    int64_t at_once() const { return std::max(AT_ONCE / std::max(padded * WIDE, int64_t(1)), int64_t(1)); }
 
     bool factor(const Given& S, double shift) {
         const int64_t panels = (padded + WIDE - 1) / WIDE;

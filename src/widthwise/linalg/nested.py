@@ -22,19 +22,8 @@ from widthwise.linalg.strata import second_about, squares_about, strata, varying
 from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-ERRORS = (
-    *(POINTER, NUMBER) * 2,
-    NUMBER,
-    NUMBER,
-    POINTER,
-    POINTER,
-    NUMBER,
-    POINTER,
-    NUMBER,
-    *[POINTER] * 4,
-    NUMBER,
-    *[POINTER] * 2,
-)
+SIZES, ROOM = (NUMBER, NUMBER, POINTER), (*[POINTER] * 4, NUMBER)
+ERRORS = (*(POINTER, NUMBER) * 2, *SIZES, *(POINTER, NUMBER) * 2, *ROOM, POINTER, POINTER)
 BLOCK = 256  # columns that are factored at once, at most; an eighth of all where they are few
 DEPENDENT = 1e-12  # a column with less of its squares left beside those before it is taken for dependent on them
 PAD = 8  # columns that are only there to keep rows apart
@@ -155,7 +144,7 @@ class _Panels:
         self.L = fit.S.new_empty(self.wide**2 * panels * (panels + 1) // 2)
         self.inverse = fit.S.new_empty(padded)
         self.Z = fit.S.new_empty(packs, self.apart)
-        self.U = fit.S.new_empty(max(together // (padded * self.wide), 1), self.apart)
+        self.U = fit.S.new_empty(max(together // max(padded * self.wide, 1), 1), self.apart)
         self.rest = torch.stack([part.squares - part.cross.square().sum(0) for part in parts])
 
     def errors(self, shift: float, edges: Sequence[int]) -> Float[Tensor, "parts edges targets"]:

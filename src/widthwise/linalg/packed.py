@@ -104,6 +104,10 @@ class Products:
         compiled = bool(each) and each[0].left.wide > 1
         self._numbers = torch.tensor([number for of in each for number in _told(of)]) if compiled else None
 
+    def __reduce__(self) -> tuple[type["Products"], tuple[Sequence[Product]]]:
+        """Let a copy, or what was stored, look where its own numbers lie."""
+        return Products, (self.each,)
+
     def add(self, rows: int) -> None:
         """Add the products of the first rows to where they belong."""
         if self._numbers is None:

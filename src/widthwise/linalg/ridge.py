@@ -20,6 +20,7 @@ STANDARD_FLOOR = 1e-3
 SMALLEST = 1e-10  # a relative penalty below this asks for ranks: of a band form they are not known
 WEIGHTS = {"cpu": 2**19, "cuda": 2**22}  # at once: as few as a processor's caches hold, as many as fill a card
 PROBES = 8  # random vectors for a trace
+TURNED = 1e-11  # of the mean square, the jitter of a turned root: turning leaves 1e-16 of the largest direction
 
 
 @dataclass(frozen=True)
@@ -285,14 +286,17 @@ def held_out(
     cross = second_about(moments, own, fit.means, source[live], target) * f[:, None]
     turned = len(live) < penalties * len(target) or isinstance(form, krylov.Krylov)  # weights of a space are its own
 
+    def plain() -> Tensor:
+        return second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
+
     def second() -> Tensor:
         if isinstance(form, krylov.Krylov):
             return form.turned(_times(moments, own, fit.means, source[live], f))
-        H = second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
-        return form.turned(H) if turned and isinstance(form, banded.Banded) else H
+        return form.turned(plain()) if turned and isinstance(form, banded.Banded) else plain()  # nothing else holds it
 
-    root, jitter = triangular.root(second)
-    cross = form.rotate(cross) if turned and not isinstance(form, spectral.Spectral) else cross
+    inside = turned and not isinstance(form, spectral.Spectral)
+    root, jitter = triangular.root(second, TURNED if inside else triangular.JITTER)
+    cross = form.rotate(cross) if inside else cross
     cross = torch.linalg.solve_triangular(root.T, cross, upper=False)
     squares = squares_about(moments, own, fit.means, target)
     rest = squares - cross.square().sum(0)
