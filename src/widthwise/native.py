@@ -49,6 +49,11 @@ def function(source: Path, name: str, dtype: torch.dtype, arguments: tuple[Any, 
     return function
 
 
+def constant(library: ctypes.CDLL, name: str) -> int:
+    """Return a whole number that a library tells, such as how many columns lie side by side."""
+    return ctypes.c_int64.in_dll(library, name).value
+
+
 def matrix(x: Tensor) -> tuple[int, int]:
     """Return where a matrix has its first number, and how many numbers its rows, each side by side, are apart."""
     assert x.ndim == 2

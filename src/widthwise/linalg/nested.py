@@ -138,7 +138,7 @@ class _Panels:
         self.size, self.targets = fit.C.shape
         library = compiled()
         assert library is not None, "no compiler: `_Stack` does it"
-        self.wide, tall, together = (ctypes.c_int64.in_dll(library, name).value for name in ("wide", "tall", "at_once"))
+        self.wide, tall, together = (native.constant(library, name) for name in ("wide", "tall", "at_once"))
         padded, packs = -(-self.size // tall) * tall, -(-self.targets // self.wide)
         panels, self.apart = -(-padded // self.wide), padded * self.wide + PAD
         self.L = fit.S.new_empty(self.wide**2 * panels * (panels + 1) // 2)

@@ -31,7 +31,7 @@ class Packed:
     def __init__(self, columns: int, device: torch.device):
         library = compiled() if device.type == "cpu" else None
         self.size = columns
-        self.wide = 1 if library is None else ctypes.c_int64.in_dll(library, "wide").value
+        self.wide = 1 if library is None else native.constant(library, "wide")
         kept = {"dtype": torch.float64, "device": device}
         self.packs = torch.zeros(-(-columns // self.wide), ROWS * self.wide + PAD, **kept)
 

@@ -88,24 +88,23 @@ struct Features {
     double *errors, *totals;
     Packs packs;
 
-    int64_t number(int64_t row) const { return chosen ? chosen[row] : row; }
     int64_t at(int64_t row, int64_t pack) const { return block[row] * packs.targets + packs.column(pack); }
 
     void gather(int64_t row, int64_t rows, const Put& put) const {
         for (int64_t r = 0; r < rows; ++r) {
-            const T* own = x + number(row + r) * x_stride;
+            const T* own = x + chosen[row + r] * x_stride;
             for (int64_t k = put.from; k < put.size; ++k) put(r, k) = own[k] - shift[k];
         }
     }
 
     void fetch(int64_t row, int64_t pack) const {
-        const T* own = y + number(row) * y_stride + packs.column(pack);
+        const T* own = y + chosen[row] * y_stride + packs.column(pack);
         for (int64_t j = 0; j < packs.columns(pack); j += LANES) __builtin_prefetch(own + j);
     }
 
     void start(int64_t row, int64_t pack, double* left) {
         const int64_t before = (stratum ? stratum[row] : 0) * packs.targets + packs.column(pack);
-        const T* own = y + number(row) * y_stride + packs.column(pack);
+        const T* own = y + chosen[row] * y_stride + packs.column(pack);
         double* total = totals + at(row, pack);
         for (int64_t j = 0; j < packs.columns(pack); ++j) {
             const double value = own[j], off = value - mean[before + j];

@@ -49,7 +49,7 @@ def wide() -> int:
     """Return how many columns a pack has."""
     library = compiled()
     assert library is not None, "without a compiler nothing is packed"
-    return ctypes.c_int64.in_dll(library, "wide").value
+    return native.constant(library, "wide")
 
 
 def pack(w: Float[Tensor, "size columns"], targets: int, memory: Float[Tensor, "packs _"] | None = None) -> Weights:
