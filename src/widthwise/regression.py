@@ -359,13 +359,13 @@ def block_sums(
         found = intake.joined([intake.plain(pieces[name].to(errors.device)) for name in names])
         return found[0] if len(found) == 1 else torch.cat(found, 1)
 
-    def add(x: Tensor, y: Tensor, start: int, part: Tensor, k: int) -> None:
-        """Add the rows of part k, whose blocks no other part has."""
-        own = (part == k).nonzero()[:, 0]
+    def add(x: Tensor, y: Tensor, start: int, share: Tensor, k: int) -> None:
+        """Add the rows of share k, whose blocks no other share has."""
+        own = (share == k).nonzero()[:, 0]
         block = split.block[start + own]
         stratum = None if labels is None else labels[start + own].to(errors.device)
         told = own.to(errors.device), block.to(errors.device), stratum
-        residuals.add_blocks(x, y, weights[k], abouts[k], *told, errors, totals)
+        residuals.add_blocks(x, y, weights[k // shares], abouts[k // shares], *told, errors, totals)
 
     shift = joint.cells[0].shift
     assert shift is not None
@@ -376,11 +376,13 @@ def block_sums(
     run = half_square.consecutive(chosen)
     picked = chosen if run is None else run  # of a run of columns without a copy
     count = threads.count(errors.device)
+    shares = 1 if len(maps) % count == 0 else count  # of a part, so that no thread is without work
     for pieces, start in _scored_rows(joint, {*source, *target}):
         x, y = beside(pieces, source), beside(pieces, target)[:, picked]
         kind = torch.promote_types(x.dtype, y.dtype)
-        part = part_of[split.cell[start : start + len(x)]]
-        threads.each(partial(add, x.to(kind), y.to(kind), start, part), range(len(maps)), count)
+        here = slice(start, start + len(x))
+        share = part_of[split.cell[here]] * shares + split.block[here] % shares
+        threads.each(partial(add, x.to(kind), y.to(kind), start, share), range(len(maps) * shares), count)
     return errors.cpu(), totals.cpu()
 
 
