@@ -20,6 +20,7 @@ from widthwise.linalg import residuals
 from widthwise.native import NUMBER, POINTER
 
 BLOCK = 64
+NARROW, FEW = 32, 2048  # a block of few columns on a processor: each shift costs less, and caches hold the rest
 JOINED = 4  # panels that are applied as one
 HEIGHT = 256  # rows of a symmetric matrix that are worked on at once, or a few more
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -190,16 +191,18 @@ def compiled() -> ctypes.CDLL | None:
     return native.load(SOURCE)
 
 
-def reduce(S: Float[Tensor, "size size"], block: int = BLOCK, *, overwrite: bool = False) -> Banded:
+def reduce(S: Float[Tensor, "size size"], block: int | None = None, *, overwrite: bool = False) -> Banded:
     """Return a symmetric matrix in block-tridiagonal form.
 
     Columns are best in the order of falling variance: small ones then keep their digits beside large ones.
 
     Args:
+        block: rows of a block; what is fastest if left out.
         overwrite: work in S itself, which is as large as all else that is needed.
     """
     size = len(S)
-    block = min(block, max(size, 1))
+    usual = NARROW if size <= FEW and S.device.type == "cpu" else BLOCK
+    block = min(block or usual, max(size, 1))
     added = -size % block
     A = S if overwrite else S.clone()
     A, padded, height = _padded(A, size + added), size + added, -(-HEIGHT // block) * block
