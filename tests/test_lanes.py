@@ -92,6 +92,46 @@ def test_a_batch_norm_its_gradients_and_its_statistics_are_pytorchs(shape, behin
 
 
 @needs_compiler
+@pytest.mark.parametrize("behind", ["", "relu", "added", "added relu"])
+@pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
+def test_a_convolution_and_its_batch_norm_are_the_two_of_them(shape, behind, seed):
+    batch, inputs, outputs, h, w, kernel, stride = shape
+    padding, relu, found = kernel // 2, "relu" in behind, []
+    x, weight = drawn(seed, batch, inputs, h, w), drawn(seed, outputs, inputs, kernel, kernel)
+    scale, bias = drawn(seed, outputs), drawn(seed, outputs, 1)[:, 0]
+    added = [drawn(seed, *F.conv2d(x, weight, None, stride, padding).shape)] if "added" in behind else []
+
+    def apart(x, weight, stride, padding, norm, *how):
+        return lanes.batch_norm(lanes.convolve(x, weight, None, stride, padding), *norm, *how)
+
+    for both in (lanes.convolved_batch_norm, apart):
+        mean, var = drawn(seed, outputs, 2)[:, 0].clone(), drawn(seed, outputs, 3)[:, 0].square()
+
+        def step(x, weight, scale, bias, *added, both=both, mean=mean, var=var):
+            norm = (mean, var, scale, bias)
+            return both(x, weight, stride, padding, norm, 0.1, 1e-5, *(added or [None]), relu)
+
+        found.append([*with_gradients(step, x, weight, scale, bias, *added), mean, var])
+    assert_equal(*found)
+    assert lanes.lies(found[0][0])
+
+
+@needs_compiler
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_convolution_and_its_batch_norm_are_the_two_of_them_with_any_padding_and_stride(padding, stride, seed):
+    x, weight, unit = drawn(seed, 18, 3, 6, 5), drawn(seed, 5, 3, 3, 3), torch.ones(5, dtype=torch.float64)
+    norm = lambda: (unit * 0, unit.clone(), unit, unit * 0)  # noqa: E731
+    ours = with_gradients(
+        lambda x, v: lanes.convolved_batch_norm(x, v, stride, padding, norm(), 0.1, 1e-5, None, True), x, weight
+    )
+    theirs = with_gradients(
+        lambda x, v: F.relu(F.batch_norm(F.conv2d(x, v, None, stride, padding), *norm(), True, 0.1, 1e-5)), x, weight
+    )
+    assert_equal(ours, theirs)
+
+
+@needs_compiler
 def test_a_batch_norm_in_evaluation_is_pytorchs(seed):
     x, added = drawn(seed, 4, 6, 5, 16).permute(3, 0, 1, 2), drawn(seed, 16, 4, 6, 5)
     mean, weight, bias = (drawn(seed, 4, k)[:, 0] for k in (1, 2, 3))

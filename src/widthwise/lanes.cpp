@@ -2,21 +2,13 @@
 // [channels][height][width][images]. Of attention they hold tokens that ask. One thread; sums in an order that depends
 // on the sizes alone.
 
+#include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <type_traits>
-#include <vector>
+
+#include "vectors.hpp"
 
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int BYTES = 64;
-#elif defined(__AVX__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;
-#endif
 
 template <class T>
 struct Vector;
@@ -38,28 +30,6 @@ struct One {
 template <class T, class V>
 constexpr int lanes() {
     return sizeof(V) / sizeof(T);
-}
-
-template <class V, class T>
-inline V load(const T* from) {
-    V found;
-    std::memcpy(&found, from, sizeof(V));
-    return found;
-}
-
-// Hold a vector in a register: otherwise compilers read it anew from memory with every product.
-template <class V>
-inline void hold(V& given) {
-#if defined(__x86_64__)
-    if constexpr (sizeof(V) == BYTES) asm("" : "+v"(given));
-#elif defined(__aarch64__)
-    if constexpr (sizeof(V) == BYTES) asm("" : "+w"(given));
-#endif
-}
-
-template <class V, class T>
-inline void store(T* to, const V& given) {
-    std::memcpy(to, &given, sizeof(V));
 }
 
 struct Sizes {
@@ -107,48 +77,53 @@ inline Line line(const Sizes& s, int64_t y, int64_t sources, bool back) {
     return found;
 }
 
-constexpr int64_t CACHE = 200000;  // bytes of a source that are kept at a time
-constexpr int64_t LINE = 64;       // bytes of a line of the cache
+constexpr int64_t CACHE = 200000;   // bytes of a source that are kept at a time
+constexpr int64_t BEYOND = 5 * LINE;  // bytes by which a row begins further than a power of 2, at which caches collide
+
+// Numbers of a source where they lie: [channels][...], as many in each channel.
+template <class T>
+struct Plain {
+    const T* numbers;
+    int64_t plane;
+
+    void put(int64_t channel, int64_t at, int64_t count, T* to) const {
+        std::memcpy(to, numbers + channel * plane + at, count * sizeof(T));
+    }
+};
 
 // The rows of a source that one row of the result takes, of all channels and some images: [channels][kernel][width]
-// [together], row r in slot r % kernel, each beginning a line further than a power of 2, at which caches collide.
-template <class T>
+// [together], row r in slot r % kernel. The source puts them there: `Plain` copies.
+template <class T, class Source>
 struct Rows {
-    const T* source;
-    int64_t channels, width, images, plane, slots, together, stride;
-    std::vector<T> kept;
+    const Source& source;
+    int64_t channels, width, images, slots, together, stride;
+    Room<T> kept;
     std::vector<int64_t> there;
 
-    Rows(const T* source, int64_t channels, int64_t height, int64_t width, int64_t images, int64_t slots, int64_t least)
-        : source(source),
-          channels(channels),
-          width(width),
-          images(images),
-          plane(height * width * images),
-          slots(slots),
-          there(slots, -1) {
+    Rows(const Source& source, int64_t channels, int64_t width, int64_t images, int64_t slots, int64_t least)
+        : source(source), channels(channels), width(width), images(images), slots(slots), there(slots, -1) {
         int64_t fit = CACHE / int64_t(sizeof(T)) / (channels * slots * width) / least * least;
         int64_t all = (images + least - 1) / least * least;
         together = fit < least ? least : fit < all ? fit : all;
-        stride = width * together + LINE / sizeof(T);
+        stride = width * together + BEYOND / sizeof(T);
         kept.assign(channels * slots * stride, T(0));
     }
 
+    int64_t plane() const { return slots * stride; }
+
     void forget() { there.assign(slots, -1); }
 
-    // Copy a row if it is not there, and return where it begins.
+    // Put a row there if it is not, and return where it begins.
     int64_t take(int64_t r, int64_t first, int64_t count) {
-        int64_t begin = r % slots * stride;
+        int64_t begin = r % slots * stride, at = r * width * images + first;
         if (there[r % slots] == r) return begin;
         there[r % slots] = r;
         for (int64_t c = 0; c < channels; c++) {
-            const T* from = source + c * plane + r * width * images + first;
-            T* to = kept.data() + c * slots * stride + begin;
+            T* to = kept.data() + c * plane() + begin;
             if (count == images && count == together)
-                std::memcpy(to, from, width * images * sizeof(T));
+                source.put(c, at, width * images, to);
             else
-                for (int64_t x = 0; x < width; x++)
-                    std::memcpy(to + x * together, from + x * images, count * sizeof(T));
+                for (int64_t x = 0; x < width; x++) source.put(c, at + x * images, count, to + x * together);
         }
         return begin;
     }
@@ -169,15 +144,15 @@ inline void accumulate(const T* in, int64_t plane, const T* weight, int64_t of_s
 }
 
 // out[c] = sum over taps and sources of weight * in, for B channels c of the result and A vectors of images.
-template <class T, int B, int A>
-APART void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int64_t first, const T* weight,
-                   const T* bias, T* out, int64_t out_plane, int64_t count) {
+template <class T, int B, int A, class In>
+APART void vectors(const Line& rows, const Line& columns, const In& in, int64_t first, const T* weight, const T* bias,
+                   T* out, int64_t out_plane, int64_t count) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
     V sum[B][A];
     for (int b = 0; b < B; b++)
         for (int a = 0; a < A; a++) sum[b][a] = V{} + (bias ? bias[b] : T(0));
-    int64_t plane = in.slots * in.stride;
+    int64_t plane = in.plane();
     for (int i = 0; i < rows.count; i++)
         for (int j = 0; j < columns.count; j++) {
             const T* p = in.kept.data() + rows.from[i] + columns.from[j] + first;
@@ -196,8 +171,8 @@ APART void vectors(const Line& rows, const Line& columns, const Rows<T>& in, int
         }
 }
 
-template <class T, int B>
-void pixel(const Line& rows, const Line& columns, const Rows<T>& in, const T* weight, const T* bias, T* out,
+template <class T, int B, class In>
+void pixel(const Line& rows, const Line& columns, const In& in, const T* weight, const T* bias, T* out,
            int64_t out_plane, int64_t count) {
     constexpr int64_t step = A * lanes<T, typename Vector<T>::type>();
     int64_t n = 0;
@@ -222,35 +197,59 @@ std::vector<T> packed(const Sizes& s, const T* weight, bool back) {
     return found;
 }
 
+// A convolution, or its way back to the source, row by row.
+template <class T>
+struct Gather {
+    static constexpr int64_t LEAST = A * lanes<T, typename Vector<T>::type>();  // images that are computed together
+
+    Sizes s;
+    bool back;
+    const T* bias;
+    T* out;
+    int64_t in_height, in_width, height, width, sources, results, out_plane;
+    std::vector<T> weights;
+    std::vector<Line> across;
+
+    Gather(const Sizes& s, const T* weight, const T* bias, T* out, bool back) : s(s), back(back), bias(bias), out(out) {
+        int64_t rows = s.rows(), columns = s.columns();
+        in_height = back ? rows : s.height, in_width = back ? columns : s.width;
+        height = back ? s.height : rows, width = back ? s.width : columns;
+        sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
+        out_plane = height * width * s.images;
+        weights = packed(s, weight, back);
+    }
+
+    // Row y of the result, of the images [n, n + count).
+    template <class In>
+    void row(In& in, int64_t y, int64_t n, int64_t count) {
+        if (across.empty())
+            for (int64_t x = 0; x < width; x++) {
+                across.push_back(line(s, x, in_width, back));
+                for (int64_t& column : across.back().from) column *= in.together;
+            }
+        Line down = line(s, y, in_height, back);
+        for (int i = 0; i < down.count; i++) down.from[i] = in.take(down.from[i], n, count);
+        for (int64_t first = 0; first < results; first += 4) {
+            const T* own = weights.data() + first * s.kernel * s.kernel * sources;
+            const T* b = bias ? bias + first : nullptr;
+            for (int64_t x = 0; x < width; x++) {
+                T* to = out + first * out_plane + (y * width + x) * s.images + n;
+                up_to_four(results - first,
+                           [&](auto B) { pixel<T, B>(down, across[x], in, own, b, to, out_plane, count); });
+            }
+        }
+    }
+};
+
 template <class T>
 void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out, bool back) {
-    int64_t rows = s.rows(), columns = s.columns();
-    int64_t h = back ? s.height : rows, w = back ? s.width : columns, out_plane = h * w * s.images;
-    int64_t in_h = back ? rows : s.height, in_w = back ? columns : s.width;
-    int64_t sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
-    std::vector<T> weights = packed(s, weight, back);
-    Rows<T> kept(in, sources, in_h, in_w, s.images, s.kernel, A * lanes<T, typename Vector<T>::type>());
-    std::vector<Line> across;
-    for (int64_t x = 0; x < w; x++) {
-        across.push_back(line(s, x, in_w, back));
-        for (int64_t& column : across.back().from) column *= kept.together;
-    }
+    Gather<T> all(s, weight, bias, out, back);
+    Plain<T> source{in, all.in_height * all.in_width * s.images};
+    Rows<T, Plain<T>> kept(source, all.sources, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
     for (int64_t n = 0; n < s.images; n += kept.together) {
         int64_t count = s.images - n < kept.together ? s.images - n : kept.together;
         kept.forget();
-        for (int64_t y = 0; y < h; y++) {
-            Line down = line(s, y, in_h, back);
-            for (int i = 0; i < down.count; i++) down.from[i] = kept.take(down.from[i], n, count);
-            for (int64_t first = 0; first < results; first += 4) {
-                const T* own = weights.data() + first * s.kernel * s.kernel * sources;
-                const T* b = bias ? bias + first : nullptr;
-                for (int64_t x = 0; x < w; x++) {
-                    T* to = out + first * out_plane + (y * w + x) * s.images + n;
-                    up_to_four(results - first,
-                               [&](auto B) { pixel<T, B>(down, across[x], kept, own, b, to, out_plane, count); });
-                }
-            }
-        }
+        for (int64_t y = 0; y < all.height; y++) all.row(kept, y, n, count);
     }
 }
 
@@ -276,18 +275,25 @@ inline void row(const T* dy, int64_t dy_plane, int64_t dy_step, const T* x, int6
         for (int j = 0; j < J; j++) store(sums + (b * 3 + j) * L, sum[b][j]);
 }
 
+// Rows of a result's gradient: of the channels from `numbers` on, row y at (y - first) * row.
+template <class T>
+struct Given {
+    const T* numbers;
+    int64_t plane, row, step, first;
+};
+
 // One kernel row i of one source and B results, over the rows [y0, y1) of the result and the images [n0, n1).
 template <class T, class V, int B>
-APART void kernel_row(const Sizes& s, const T* dy, const T* x, int64_t i, int64_t y0, int64_t y1, int64_t n0,
+APART void kernel_row(const Sizes& s, const Given<T>& dy, const T* x, int64_t i, int64_t y0, int64_t y1, int64_t n0,
                       int64_t n1, T* sums) {
-    int64_t N = s.images, columns = s.columns(), dy_plane = s.rows() * columns * N;
+    int64_t N = s.images, columns = s.columns();
     for (int64_t y = y0; y < y1; y++) {
         int64_t r = y * s.stride + i - s.padding;
         if (r < 0 || r >= s.height) continue;
-        const T* d = dy + y * columns * N + n0;
+        const T* d = dy.numbers + (y - dy.first) * dy.row;
         const T* from = x + r * s.width * N + n0;
         if (s.kernel == 1) {
-            row<T, V, B, 1>(d, dy_plane, N, from, N, s.stride * N, columns, n1 - n0, sums);
+            row<T, V, B, 1>(d, dy.plane, dy.step, from, N, s.stride * N, columns, n1 - n0, sums);
             continue;
         }
         // Columns whose three taps are all there, then the taps that the others have.
@@ -295,61 +301,96 @@ APART void kernel_row(const Sizes& s, const T* dy, const T* x, int64_t i, int64_
         int64_t last = (s.width - 3 + s.padding) / s.stride;
         if (last >= columns) last = columns - 1;
         if (last >= first)
-            row<T, V, B, 3>(d + first * N, dy_plane, N, from + (first * s.stride - s.padding) * N, N, s.stride * N,
-                            last - first + 1, n1 - n0, sums);
+            row<T, V, B, 3>(d + first * dy.step, dy.plane, dy.step, from + (first * s.stride - s.padding) * N, N,
+                            s.stride * N, last - first + 1, n1 - n0, sums);
         for (int64_t c = 0; c < columns; c++) {
             if (c >= first && c <= last) continue;
             for (int64_t j = 0; j < 3; j++) {
                 int64_t q = c * s.stride + j - s.padding;
                 if (q >= 0 && q < s.width)
-                    row<T, V, B, 1>(d + c * N, dy_plane, N, from + q * N, N, N, 1, n1 - n0, sums + j * lanes<T, V>());
+                    row<T, V, B, 1>(d + c * dy.step, dy.plane, dy.step, from + q * N, N, N, 1, n1 - n0,
+                                    sums + j * lanes<T, V>());
             }
         }
     }
 }
 
-template <class T, class V, int B>
-void kernel_rows(const Sizes& s, const T* dy, const T* x, int64_t o, int64_t y0, int64_t y1, int64_t n0, int64_t n1,
-                 T* sums) {
-    for (int64_t k = 0; k < s.inputs; k++)
-        for (int64_t i = 0; i < s.kernel; i++)
-            kernel_row<T, V, B>(s, dy + o * s.rows() * s.columns() * s.images, x + k * s.height * s.width * s.images, i,
-                                y0, y1, n0, n1, sums + (k * s.kernel + i) * 12 * lanes<T, V>());
-}
-
+// The gradient of a kernel, a vector of sums for each number of it: four results at a time, whatever is left of four.
 template <class T, class V>
-void weights_of(const Sizes& s, const T* dy, const T* x, int64_t n0, int64_t n1, T* out) {
-    constexpr int L = lanes<T, V>();
-    int64_t blocks = (s.outputs + 3) / 4, each = s.inputs * s.kernel * 12;
-    std::vector<T> kept(blocks * each * L, T(0));
-    int64_t rows = s.rows(),
-            together = 24576 / (s.columns() * s.images * 5) + 1;  // of four results and a source: cached
-    for (int64_t y0 = 0; y0 < rows; y0 += together) {
-        int64_t y1 = y0 + together < rows ? y0 + together : rows;
-        for (int64_t f = 0; f < blocks; f++)
-            up_to_four(s.outputs - 4 * f, [&](auto B) {
-                kernel_rows<T, V, B>(s, dy, x, 4 * f, y0, y1, n0, n1, kept.data() + f * each * L);
+struct Kernel {
+    static constexpr int L = lanes<T, V>();
+
+    const Sizes& s;
+    const T* x;
+    int64_t each;
+    Room<T> sums;
+
+    Kernel(const Sizes& s, const T* x) : s(s), x(x), each(s.inputs * s.kernel * 12) {
+        sums.assign((s.outputs + 3) / 4 * each * L, T(0));
+    }
+
+    // Over the rows [y0, y1) of the result and the images [n0, n1), whose gradient is given from n0 on.
+    void add(const Given<T>& dy, int64_t y0, int64_t y1, int64_t n0, int64_t n1) {
+        for (int64_t o = 0; o < s.outputs; o += 4)
+            up_to_four(s.outputs - o, [&](auto B) {
+                Given<T> own = dy;
+                own.numbers += o * dy.plane;
+                for (int64_t k = 0; k < s.inputs; k++)
+                    for (int64_t i = 0; i < s.kernel; i++)
+                        kernel_row<T, V, B>(s, own, x + k * s.height * s.width * s.images, i, y0, y1, n0, n1,
+                                            sums.data() + o / 4 * each * L + (k * s.kernel + i) * 12 * L);
             });
     }
-    for (int64_t o = 0; o < s.outputs; o++)
-        for (int64_t k = 0; k < s.inputs; k++)
-            for (int64_t i = 0; i < s.kernel; i++)
-                for (int64_t j = 0; j < s.kernel; j++) {
-                    const T* from = kept.data() + ((o / 4) * each + (k * s.kernel + i) * 12 + (o % 4) * 3 + j) * L;
-                    T total = 0;
-                    for (int l = 0; l < L; l++) total += from[l];
-                    out[((o * s.inputs + k) * s.kernel + i) * s.kernel + j] += total;
-                }
-}
+
+    void put(T* out) const {
+        for (int64_t o = 0; o < s.outputs; o++)
+            for (int64_t k = 0; k < s.inputs; k++)
+                for (int64_t i = 0; i < s.kernel; i++)
+                    for (int64_t j = 0; j < s.kernel; j++) {
+                        const T* from = sums.data() + ((o / 4) * each + (k * s.kernel + i) * 12 + (o % 4) * 3 + j) * L;
+                        T total = 0;
+                        for (int l = 0; l < L; l++) total += from[l];
+                        out[((o * s.inputs + k) * s.kernel + i) * s.kernel + j] += total;
+                    }
+    }
+};
+
+// Both kinds of sums: of whole vectors of images, and of those that fill none.
+template <class T>
+struct Kernels {
+    typedef typename Vector<T>::type V;
+
+    Kernel<T, V> whole;
+    Kernel<T, typename One<T>::type> rest;
+
+    Kernels(const Sizes& s, const T* x) : whole(s, x), rest(s, x) {}
+
+    void add(const Given<T>& dy, int64_t y0, int64_t y1, int64_t n, int64_t count) {
+        int64_t most = count / lanes<T, V>() * lanes<T, V>();
+        whole.add(dy, y0, y1, n, n + most);
+        if (most == count) return;
+        Given<T> left = dy;
+        left.numbers += most;
+        rest.add(left, y0, y1, n + most, n + count);
+    }
+
+    void put(T* out) const {
+        std::memset(out, 0, whole.s.outputs * whole.s.inputs * whole.s.kernel * whole.s.kernel * sizeof(T));
+        whole.put(out);
+        rest.put(out);
+    }
+};
 
 template <class T>
 void weights(const Sizes& s, const T* dy, const T* x, T* out) {
-    typedef typename Vector<T>::type V;
-    constexpr int L = lanes<T, V>();
-    int64_t whole = s.images / L * L;
-    std::memset(out, 0, s.outputs * s.inputs * s.kernel * s.kernel * sizeof(T));
-    weights_of<T, V>(s, dy, x, 0, whole, out);
-    if (whole < s.images) weights_of<T, typename One<T>::type>(s, dy, x, whole, s.images, out);
+    Kernels<T> kernels(s, x);
+    int64_t rows = s.rows(), row = s.columns() * s.images;
+    int64_t together = 24576 / (row * 5) + 1;  // of four results and a source: cached
+    for (int64_t y = 0; y < rows; y += together) {
+        Given<T> own{dy + y * row, rows * row, row, s.images, y};
+        kernels.add(own, y, y + together < rows ? y + together : rows, 0, s.images);
+    }
+    kernels.put(out);
 }
 
 // Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass ------------------
@@ -448,17 +489,46 @@ void normalise(const Norm& s, const T* x, const T* weight, const T* bias, const 
     }
 }
 
-// dx, dweight, dbias from dy, in two passes; `passed`, if what was added asks for it, gets its gradient, dy behind the
-// ReLU. `y` says where that was 0; without it nothing was added, and x says so.
+// The gradient of x behind a batch norm: g is what came back, masked where the ReLU or y says so.
 template <class T>
-void normalise_back(const Norm& s, const T* dy, const T* x, const T* y, const T* weight, const T* bias, const T* mean,
-                    const T* var, double eps, T* dx, T* passed, T* dweight, T* dbias) {
-    for (int64_t c = 0; c < s.channels; c++) {
+struct Slope {
+    const T *g, *x, *y;  // y, if there: where it is 0 the ReLU let nothing through
+    bool again;          // find what is behind the ReLU again, from x
+    T scale, shift, mean, level, slope;
+
+    void put(int64_t at, int64_t count, T* to) const {
+        const T *d = g + at, *from = x + at, *over = y ? y + at : nullptr;
+        if (again)
+            for (int64_t i = 0; i < count; i++) {
+                T own = from[i] * scale + shift <= 0 ? T(0) : d[i];
+                to[i] = scale * (own - level - slope * (from[i] - mean));
+            }
+        else if (over)
+            for (int64_t i = 0; i < count; i++) {
+                T own = over[i] <= 0 ? T(0) : d[i];
+                to[i] = scale * (own - level - slope * (from[i] - mean));
+            }
+        else
+            for (int64_t i = 0; i < count; i++) to[i] = scale * (d[i] - level - slope * (from[i] - mean));
+    }
+};
+
+// A batch norm's way back: dweight and dbias from dy by one pass over every channel, after which dx is `Slope`'s.
+// `passed`, if what was added asks for it, gets its gradient, dy behind the ReLU. `y` says where that was 0; without it
+// nothing was added, and x says so.
+template <class T>
+struct NormBack {
+    const Norm& s;
+    const T *dy, *x, *y, *weight, *bias, *mean, *var;
+    double eps;
+    T *passed, *dweight, *dbias;
+
+    Slope<T> slope(int64_t c) const {
         const T *g = dy + c * s.count, *from = x + c * s.count, *at = y ? y + c * s.count : nullptr;
-        T *to = dx + c * s.count, *kept = passed ? passed + c * s.count : at && s.relu ? to : nullptr, m = mean[c];
+        T *kept = passed ? passed + c * s.count : nullptr, m = mean[c];
         Affine<T> a(weight[c], bias[c], m, var[c], eps);
         T scale = a.scale, shift = a.shift;
-        bool again = s.relu && !at;  // find what is behind the ReLU again in the second pass, and keep nothing
+        bool again = s.relu && !at;
         double total[2];
         sums<T>(s.count, total, [&](int64_t i, auto& sum) {
             typedef std::decay_t<decltype(sum[0])> W;
@@ -474,15 +544,44 @@ void normalise_back(const Norm& s, const T* dy, const T* x, const T* y, const T*
         dbias[c] = T(total[0]);
         dweight[c] = T(total[1] * a.deviation);
         T level = T(total[0] / s.count), slope = T(total[1] * a.deviation * a.deviation / s.count);
-        if (kept) g = kept;
-        if (again)
-            for (int64_t i = 0; i < s.count; i++) {
-                T d = from[i] * scale + shift <= 0 ? T(0) : g[i];
-                to[i] = scale * (d - level - slope * (from[i] - m));
-            }
-        else
-            for (int64_t i = 0; i < s.count; i++) to[i] = scale * (g[i] - level - slope * (from[i] - m));
+        if (kept) return {kept, from, nullptr, false, scale, shift, m, level, slope};
+        return {g, from, s.relu ? at : nullptr, again, scale, shift, m, level, slope};
     }
+};
+
+template <class T>
+void normalise_back(const NormBack<T>& norm, T* dx) {
+    for (int64_t c = 0; c < norm.s.channels; c++) norm.slope(c).put(0, norm.s.count, dx + c * norm.s.count);
+}
+
+// The way back through a batch norm and the convolution before it: rows of the gradient between them are made as they
+// are needed, and never written down. dx is left out where it is null.
+template <class T>
+struct Slopes {
+    std::vector<Slope<T>> each;
+
+    void put(int64_t channel, int64_t at, int64_t count, T* to) const { each[channel].put(at, count, to); }
+};
+
+template <class T>
+void convolve_back(const Sizes& s, const NormBack<T>& norm, const T* x, const T* weight, T* dx, T* dweight) {
+    Slopes<T> between;
+    for (int64_t c = 0; c < s.outputs; c++) between.each.push_back(norm.slope(c));
+    Gather<T> all(s, weight, nullptr, dx, true);
+    Rows<T, Slopes<T>> kept(between, s.outputs, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
+    Kernels<T> kernels(s, x);
+    for (int64_t n = 0; n < s.images; n += kept.together) {
+        int64_t count = s.images - n < kept.together ? s.images - n : kept.together, next = 0;
+        kept.forget();
+        for (int64_t r = 0; r < all.in_height; r++) {
+            const T* row = kept.kept.data() + kept.take(r, n, count);
+            kernels.add({row, kept.plane(), 0, kept.together, r}, r, r + 1, n, count);
+            // Rows of dx that take none behind this one.
+            int64_t end = r + 1 == all.in_height ? s.height : (r + 1) * s.stride - s.padding;
+            for (; dx && next < std::min(end, s.height); next++) all.row(kept, next, n, count);
+        }
+    }
+    kernels.put(dweight);
 }
 
 // Attention of texts that lie end to end, a token's queries, keys and values of all heads side by side ----------
@@ -569,7 +668,7 @@ struct Head {
     typedef typename Vector<T>::type V;
     static constexpr int L = lanes<T, V>(), together = A * L;
     int64_t tokens, plane, size, step;
-    std::vector<T> asked, scores, slopes, given, found;
+    Room<T> asked, scores, slopes, given, found;
 
     void begin(int64_t count, int64_t numbers, int64_t row) {
         tokens = count, size = numbers, step = row;
@@ -578,13 +677,13 @@ struct Head {
         scores.resize(tokens * plane), slopes.resize(tokens * plane);
     }
 
-    void turned(const T* rows, int64_t step, T scale, std::vector<T>& into) const {
+    void turned(const T* rows, int64_t step, T scale, Room<T>& into) const {
         for (int64_t i = 0; i < tokens; i++)
             for (int64_t d = 0; d < size; d++) into[d * plane + i] = rows[i * step + d] * scale;
     }
 
     // scores[j][i] = sum over d of rows[j][d] * in[d][i], for the tokens i of a group from `first` on.
-    void against(const T* rows, const std::vector<T>& in, int64_t first, std::vector<T>& into) const {
+    void against(const T* rows, const Room<T>& in, int64_t first, Room<T>& into) const {
         int64_t j = 0;
         for (; j + 4 <= tokens; j += 4)
             rows_times<T, V, 4>(rows + j * step, step, in.data() + first, plane, size, into.data() + j * plane + first,
@@ -595,7 +694,7 @@ struct Head {
     }
 
     // out[j][d] = sum over tokens i of left[j][i] * right[d][i].
-    void along(const std::vector<T>& left, const std::vector<T>& right, T* out) const {
+    void along(const Room<T>& left, const Room<T>& right, T* out) const {
         int64_t j = 0;
         for (; j + 3 <= tokens; j += 3)
             products<T, V, 3>(left.data() + j * plane, right.data(), plane, size, out + j * step, step);
@@ -605,7 +704,7 @@ struct Head {
 
     void forward(const T* q, const T* k, const T* v, T* y, int64_t y_step, T* log_sums) {
         turned(q, step, T(1 / std::sqrt(double(size))), asked);
-        std::vector<T> totals(plane);
+        Room<T> totals(plane);
         for (int64_t first = 0; first < plane; first += together) {
             against(k, asked, first, scores);
             for (int a = 0; a < A; a++) {
@@ -635,7 +734,7 @@ struct Head {
         T scale = T(1 / std::sqrt(double(size)));
         turned(q, step, scale, asked);
         turned(dy, y_step, T(1), given);
-        std::vector<T> ends(plane, T(0)), levels(plane, T(0));
+        Room<T> ends(plane, T(0)), levels(plane, T(0));
         for (int64_t i = 0; i < tokens; i++) {
             ends[i] = log_sums[i];
             for (int64_t d = 0; d < size; d++) levels[i] += dy[i * y_step + d] * y[i * y_step + d];
@@ -695,9 +794,18 @@ void attend(const Texts& s, const int64_t* starts, const T* mixed, T* y, T* log_
                      running_var);                                                                                     \
     }                                                                                                                  \
     extern "C" void normalise_back_##name(const int64_t* sizes, const T* dy, const T* x, const T* y, const T* weight,  \
-                                          const T* bias, const T* mean, const T* var, double eps, T* dx, T* passed,    \
-                                          T* dweight, T* dbias) {                                                      \
-        normalise_back<T>(*(const Norm*)sizes, dy, x, y, weight, bias, mean, var, eps, dx, passed, dweight, dbias);    \
+                                          const T* bias, const T* mean, const T* var, double eps, T* passed,           \
+                                          T* dweight, T* dbias, T* dx) {                                               \
+        normalise_back<T>({*(const Norm*)sizes, dy, x, y, weight, bias, mean, var, eps, passed, dweight, dbias}, dx);  \
+    }                                                                                                                  \
+    extern "C" void convolve_back_##name(const int64_t* sizes, const T* dy, const T* between, const T* y,              \
+                                         const T* scale, const T* bias, const T* mean, const T* var, double eps,       \
+                                         T* passed, T* dscale, T* dbias, const T* x, const T* weight, T* dx,           \
+                                         T* dweight) {                                                                 \
+        const Sizes& s = *(const Sizes*)sizes;                                                                         \
+        const Norm norm{s.outputs, s.rows() * s.columns() * s.images, sizes[8], 0};                                    \
+        convolve_back<T>(s, {norm, dy, between, y, scale, bias, mean, var, eps, passed, dscale, dbias}, x, weight, dx, \
+                         dweight);                                                                                     \
     }
 
 #define EXPORT_ATTENTION(T, name)                                                                                 \

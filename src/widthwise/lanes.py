@@ -9,6 +9,7 @@ nothing fits, and layers use PyTorch's own kernels. What it is worth: docs/fleet
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ ARGUMENTS = {  # behind the sizes
     "weights": [POINTER] * 3,
     "normalise": (*[POINTER] * 4, DOUBLE, *[POINTER] * 3, DOUBLE, *[POINTER] * 2),
     "normalise_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 4),
+    "convolve_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 7),
     "attend": [POINTER] * 6,
 }
 
@@ -82,6 +84,25 @@ def batch_norm(
     return _BatchNorm.apply(x, weight, bias, running_mean, running_var, added, relu, momentum, eps)
 
 
+def convolved_batch_norm(
+    x: Float[Tensor, "batch inputs h w"],
+    weight: Float[Tensor, "*one outputs inputs k k"],
+    stride: int,
+    padding: int,
+    norm: Sequence[Float[Tensor, "*one outputs"]],
+    momentum: float,
+    eps: float,
+    added: Float[Tensor, "batch outputs h2 w2"] | None = None,
+    relu: bool = False,
+) -> Float[Tensor, "batch outputs h2 w2"]:
+    """Return `batch_norm` of `convolve`, whose gradient between the two is never written down: the same numbers.
+
+    Args:
+        norm: running mean and variance, weight and bias.
+    """
+    return _ConvolvedBatchNorm.apply(x, weight, *norm, added, stride, padding, relu, momentum, eps)
+
+
 def evaluated_batch_norm(
     x: Float[Tensor, "batch channels h w"],
     mean: Float[Tensor, "*one channels"],
@@ -125,8 +146,7 @@ class _Convolution(torch.autograd.Function):
         x, weight = _laid(x), weight.contiguous()
         ctx.save_for_backward(x, weight)
         ctx.sizes, ctx.bias = _sizes(x, weight, stride, padding), None if bias is None else bias.shape
-        rows, columns = ((n + 2 * padding - weight.shape[-1]) // stride + 1 for n in x.shape[2:])
-        y = _empty(x, len(x), weight.shape[-4], rows, columns)
+        y = _convolved(x, weight, stride, padding)
         _call("gather", x.dtype, ctx.sizes, x, weight, bias, y, 0)
         return y
 
@@ -177,9 +197,52 @@ class _BatchNorm(torch.autograd.Function):
         (x, y, weight, bias, mean, var), dy = ctx.saved_tensors, _laid(dy)
         dx, passed = _empty(x, *x.shape), _empty(x, *x.shape) if ctx.needs_input_grad[5] else None
         dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
-        given = (dy, x, y, weight, bias, mean, var, ctx.eps, dx, passed, dweight, dbias)
+        given = (dy, x, y, weight, bias, mean, var, ctx.eps, passed, dweight, dbias, dx)
         _call("normalise_back", x.dtype, ctx.sizes, *given)
         return dx, dweight, dbias, None, None, passed, None, None, None
+
+
+class _ConvolvedBatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        added: Tensor | None,
+        stride: int,
+        padding: int,
+        relu: bool,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        """Return y; the running statistics move by the momentum."""
+        x, added = _laid(x), None if added is None else _laid(added)
+        weight, scale, bias = weight.contiguous(), scale.contiguous(), bias.contiguous()
+        sizes, between = _sizes(x, weight, stride, padding), _convolved(x, weight, stride, padding)
+        y, mean, var = torch.empty_like(between), torch.empty_like(scale), torch.empty_like(scale)
+        _call("gather", x.dtype, sizes, x, weight, None, between, 0)
+        norm = (scale.numel(), between.numel() // scale.numel(), int(relu), 0)
+        running = (momentum, running_mean, running_var)
+        _call("normalise", x.dtype, norm, between, scale, bias, added, eps, mean, var, y, *running)
+        ctx.save_for_backward(x, weight, between, None if added is None else y, scale, bias, mean, var)
+        ctx.sizes, ctx.eps = (*sizes, int(relu)), eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients of x, the convolution's weight, the norm's weight and bias, and what was added."""
+        (x, weight, between, y, scale, bias, mean, var), dy = ctx.saved_tensors, _laid(dy)
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        passed = torch.empty_like(dy) if ctx.needs_input_grad[6] else None
+        dweight, dscale, dbias = torch.empty_like(weight), torch.empty_like(scale), torch.empty_like(scale)
+        given = (dy, between, y, scale, bias, mean, var, ctx.eps, passed, dscale, dbias, x, weight, dx, dweight)
+        _call("convolve_back", x.dtype, ctx.sizes, *given)
+        return dx, dweight, None, None, dscale, dbias, passed, None, None, None, None, None
 
 
 class _Attention(torch.autograd.Function):
@@ -220,6 +283,12 @@ def _empty(like: Tensor, batch: int, channels: int, rows: int, columns: int) -> 
     """Return an unfilled tensor with its images last in memory: not a view, so that a ReLU may overwrite it."""
     shape = (batch, channels, rows, columns)
     return torch.empty_strided(shape, _strides(*shape), dtype=like.dtype)
+
+
+def _convolved(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Return an unfilled tensor of a convolution's shape."""
+    rows, columns = ((n + 2 * padding - weight.shape[-1]) // stride + 1 for n in x.shape[2:])
+    return _empty(x, len(x), weight.shape[-4], rows, columns)
 
 
 def _strides(batch: int, channels: int, rows: int, columns: int) -> tuple[int, ...]:

@@ -215,6 +215,24 @@ class BatchNorm2d(Layer):
         return _fill(y, 0, 0, -extra)
 
 
+def convolved_batch_norm(
+    convolution: Conv2d,
+    norm: BatchNorm2d,
+    x: Float[Tensor, "batch m*inputs h w"],
+    added: Float[Tensor, "batch m*outputs h2 w2"] | None = None,
+    relu: bool = False,
+) -> Float[Tensor, "batch m*outputs h2 w2"]:
+    """Return norm(convolution(x), added, relu), without a bias of the convolution: one operator of a thin network."""
+    weight = convolution.weight
+    assert convolution.bias is None, "a bias before a batch norm does nothing"
+    if not (norm.members == 1 and norm.training and norm.weight.dtype == x.dtype and lanes.fits(x, weight)):
+        return norm(convolution(x), added, relu)
+    norm.num_batches_tracked.add_(1)
+    mine = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    how = (convolution.stride, convolution.padding, mine, norm.momentum, norm.eps)
+    return lanes.convolved_batch_norm(x, weight, *how, added, relu)
+
+
 class MaxPool2d(nn.Module):
     """The largest of every square of `size` pixels."""
 

@@ -68,8 +68,9 @@ def cache_folder() -> Path:
 
 
 def _key(compiler: list[str], source: Path) -> str:
-    """Return a name for the source, its headers, and the processor and version that the compiler says it has."""
-    read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.hpp"))))
+    """Return a name for the source, the headers, and the processor and version that the compiler says it has."""
+    headers = sorted(Path(__file__).parent.rglob("*.hpp"))
+    read = b"".join(path.read_bytes() for path in (source, *headers))
     told = subprocess.run([*compiler, *FLAGS, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, check=True)
     return hashlib.sha256(read + " ".join([*FLAGS, THREADS]).encode() + told.stdout).hexdigest()[:16]
 

@@ -4,7 +4,6 @@
 // the blocks alone.
 
 #include <algorithm>
-#include <vector>
 
 #include "tile.hpp"
 
@@ -55,7 +54,7 @@ struct Factor {
 
     // Bring some packs of columns (blocks * size, WIDE), `apart` from each other, to (L L')^-1 of them.
     void solve(double* x, int64_t count, int64_t apart) const {
-        std::vector<double> room(size * WIDE);
+        Room<double> room(size * WIDE);
         double* own = room.data();
         const int64_t next = size * WIDE;
         for (int64_t k = 0; k < blocks; ++k)
@@ -83,7 +82,7 @@ extern "C" void solve_float64(const double* inverse, int64_t inverse_apart, cons
                               double* out, int64_t out_apart) {
     const Factor factor{inverse, inverse_apart, left, left_apart, blocks, size};
     const int64_t rows = blocks * size, apart = rows * WIDE + LANES;
-    std::vector<double> packed(PACKS * apart);
+    Room<double> packed(PACKS * apart);
     for (int64_t column = 0; column < columns; column += PACKS * WIDE) {
         const int64_t packs = std::min(PACKS, (columns - column + WIDE - 1) / WIDE);
         const auto width = [&](int64_t pack) { return std::min(WIDE, columns - column - pack * WIDE); };

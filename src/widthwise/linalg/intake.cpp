@@ -1,8 +1,8 @@
 // Extremes of every column of rows that lie anywhere, in one pass. Each thread has columns of its own.
 
-#include <cstdint>
 #include <limits>
-#include <vector>
+
+#include "../vectors.hpp"
 
 namespace {
 
@@ -28,7 +28,7 @@ void extremes(const T* x, int64_t stride, const int64_t* chosen, int64_t rows, i
               int64_t threads) {
     const auto at = [&](int64_t row) { return x + (chosen ? chosen[row] : row) * stride; };
     constexpr T far = std::numeric_limits<T>::infinity();
-    std::vector<T> low(columns, far), high(columns, -far), flaw(columns);
+    Room<T> low(columns, far), high(columns, -far), flaw(columns);
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
     for (int64_t thread = 0; thread < threads; ++thread) {
         const int64_t first = columns * thread / threads, last = columns * (thread + 1) / threads;

@@ -2,7 +2,6 @@
 // order that depends on the sizes and blocks alone.
 
 #include <algorithm>
-#include <vector>
 
 #include "tile.hpp"
 
@@ -39,7 +38,7 @@ struct Matrices {
     const double* c;
     int64_t c_down;
     Packs packs;
-    std::vector<double> squares;
+    Room<double> squares;
 
     void gather(int64_t row, int64_t rows, const Put& put) const {
         const int64_t whole = rows / TALL * TALL;
@@ -128,7 +127,7 @@ struct Work {
     int64_t size, upper;  // numbers of a row of A; whether those before the row's own number are 0
     const double* w;      // packed: (packs, size, WIDE)
     int64_t apart;
-    std::vector<double> packed, left;  // some rows of A, and of c
+    Room<double> packed, left;  // some rows of A, and of c
 
     void go(int64_t rows) {
         for (int64_t row = 0; row < rows; row += HIGH) go(row, std::min(HIGH, rows - row));
@@ -214,7 +213,7 @@ extern "C" void squares_float64(const double* A, int64_t down, int64_t along, co
                                 int64_t rows, int64_t size, int64_t upper, const double* w, int64_t apart,
                                 int64_t repeats, int64_t targets, double* out) {
     const Packs packs{repeats, targets};
-    Matrices given{A, down, along, c, c_down, packs, std::vector<double>(packs.count() * WIDE)};
+    Matrices given{A, down, along, c, c_down, packs, Room<double>(packs.count() * WIDE)};
     Work<Matrices> work{std::move(given), size, upper, w, apart, {}, {}};
     work.go(rows);
     for (int64_t pack = 0; pack < packs.count(); ++pack) {

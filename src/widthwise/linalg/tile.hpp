@@ -1,9 +1,8 @@
-// Vectors, and the inner loop of a matrix product: TALL by WIDE sums that stay in the registers.
+// The inner loop of a matrix product: TALL by WIDE sums that stay in the registers.
 
 #pragma once
 
-#include <cstdint>
-#include <cstring>
+#include "../vectors.hpp"
 
 namespace {
 
@@ -17,24 +16,7 @@ constexpr int64_t AHEAD = 32;  // turns: what is multiplied then is fetched, as 
 
 typedef double Vector __attribute__((vector_size(LANES * sizeof(double))));
 
-template <class V = Vector, class T>
-inline V load(const T* from) {
-    V found;
-    std::memcpy(&found, from, sizeof found);
-    return found;
-}
-
-template <class V>
-inline void store(double* to, const V& given) {
-    std::memcpy(to, &given, sizeof given);
-}
-
-// Hold a vector in a register, where one is as long as that: GCC reads it again with every product.
-inline void hold(Vector& given) {
-#ifdef __AVX__
-    asm("" : "+v"(given));
-#endif
-}
+inline Vector load(const double* from) { return load<Vector>(from); }
 
 // sums += left' right: left (count, TALL), whose rows are APART numbers apart; right (count, WIDE).
 template <int64_t APART>

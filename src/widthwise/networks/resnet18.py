@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, side_by_side
+from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, convolved_batch_norm, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
@@ -47,7 +47,7 @@ class ResNet18(Network):
 
     def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:
         """Return the global average pool of the last stage."""
-        x = self.bn1(self.conv1(side_by_side(x)), relu=True)
+        x = convolved_batch_norm(self.conv1, self.bn1, side_by_side(x), relu=True)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = F.avg_pool2d(x, x.shape[2:])  # not x.mean, whose rounding depends on where a channel lies
         return by_member(x.flatten(1), self.members)
@@ -65,11 +65,12 @@ class _Block(nn.Module):
         self.downsample = None
         if stride != 1 or inputs != outputs:
             shortcut = Conv2d(members, inputs, outputs, 1, stride=stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, BatchNorm2d(members, outputs))
+            self.downsample = nn.ModuleList([shortcut, BatchNorm2d(members, outputs)])
 
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
-        out = self.bn1(self.conv1(x), relu=True)
-        return self.bn2(self.conv2(out), x if self.downsample is None else self.downsample(x), relu=True)
+        out = convolved_batch_norm(self.conv1, self.bn1, x, relu=True)
+        added = x if self.downsample is None else convolved_batch_norm(*self.downsample, x)
+        return convolved_batch_norm(self.conv2, self.bn2, out, added, relu=True)
 
 
 def _stage(members: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
