@@ -285,7 +285,8 @@ def run(name: str, features: Path) -> dict:
 def main(features: Path, names: list[str]) -> None:
     print(f"benchmarks/span.py: {FIT} rows to fit, {HELD} held out, {TARGETS} targets, {L} penalties, float64")
     print(f"{os.cpu_count()} cores, {_processor()}; Python {platform.python_version()}, torch {torch.__version__}")
-    print(f"{'line':14s} {'seconds':>9s} {'x limit':>8s} {'least':>6s} {'x best':>7s} {'GF/s':>6s} {'peak GB':>8s}  single runs")
+    titles = f"{'seconds':>9s} {'x limit':>8s} {'least':>6s} {'x best':>7s} {'GF/s':>6s} {'peak GB':>8s}"
+    print(f"{'line':14s} {titles}  single runs")
     found: dict[str, dict] = {}
     for name in names or LINES:
         line = found[name] = run(name, features)
