@@ -77,7 +77,7 @@ inline Line line(const Sizes& s, int64_t y, int64_t sources, bool back) {
     return found;
 }
 
-constexpr int64_t CACHE = 200000;   // bytes of a source that are kept at a time
+constexpr int64_t CACHE = 200000;     // bytes of a source that are kept at a time
 constexpr int64_t BEYOND = 5 * LINE;  // bytes by which a row begins further than a power of 2, at which caches collide
 
 // Numbers of a source where they lie: [channels][...], as many in each channel.
@@ -798,10 +798,9 @@ void attend(const Texts& s, const int64_t* starts, const T* mixed, T* y, T* log_
                                           T* dweight, T* dbias, T* dx) {                                               \
         normalise_back<T>({*(const Norm*)sizes, dy, x, y, weight, bias, mean, var, eps, passed, dweight, dbias}, dx);  \
     }                                                                                                                  \
-    extern "C" void convolve_back_##name(const int64_t* sizes, const T* dy, const T* between, const T* y,              \
-                                         const T* scale, const T* bias, const T* mean, const T* var, double eps,       \
-                                         T* passed, T* dscale, T* dbias, const T* x, const T* weight, T* dx,           \
-                                         T* dweight) {                                                                 \
+    extern "C" void convolve_back_##name(                                                                              \
+        const int64_t* sizes, const T* dy, const T* between, const T* y, const T* scale, const T* bias, const T* mean, \
+        const T* var, double eps, T* passed, T* dscale, T* dbias, const T* x, const T* weight, T* dx, T* dweight) {    \
         const Sizes& s = *(const Sizes*)sizes;                                                                         \
         const Norm norm{s.outputs, s.rows() * s.columns() * s.images, sizes[8], 0};                                    \
         convolve_back<T>(s, {norm, dy, between, y, scale, bias, mean, var, eps, passed, dscale, dbias}, x, weight, dx, \

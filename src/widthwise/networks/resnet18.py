@@ -53,6 +53,16 @@ class ResNet18(Network):
         return by_member(x.flatten(1), self.members)
 
 
+class _Shortcut(nn.Sequential):
+    """bn(conv(x))."""
+
+    def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        convolution, norm = self
+        assert isinstance(convolution, Conv2d)
+        assert isinstance(norm, BatchNorm2d)
+        return convolved_batch_norm(convolution, norm, x)
+
+
 class _Block(nn.Module):
     """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
 
@@ -65,11 +75,11 @@ class _Block(nn.Module):
         self.downsample = None
         if stride != 1 or inputs != outputs:
             shortcut = Conv2d(members, inputs, outputs, 1, stride=stride, bias=False)
-            self.downsample = nn.ModuleList([shortcut, BatchNorm2d(members, outputs)])
+            self.downsample = _Shortcut(shortcut, BatchNorm2d(members, outputs))
 
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
         out = convolved_batch_norm(self.conv1, self.bn1, x, relu=True)
-        added = x if self.downsample is None else convolved_batch_norm(*self.downsample, x)
+        added = x if self.downsample is None else self.downsample(x)
         return convolved_batch_norm(self.conv2, self.bn2, out, added, relu=True)
 
 
