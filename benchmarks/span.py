@@ -240,8 +240,8 @@ def measure(name: str, features: Path) -> None:
         importlib.import_module(f"widthwise.measures.{module}")
     products()  # the first one is slow
     rates, seconds, peaks = [products()], [], []
-    peer = name.split()[0] in PEERS
-    for _ in range(1 if peer else REPEATS.get(p, 1)):
+    peer, once = name.split()[0] in PEERS, name.split()[0] in (*PEERS, "rows")  # minutes
+    for _ in range(1 if once else REPEATS.get(p, 1)):
         gc.collect()
         with Memory() as memory:
             start = time.perf_counter()
