@@ -75,8 +75,10 @@ class Banded:
             Z[panel.start :].addmm_(panel.V, panel.T @ (panel.V.T @ Z[panel.start :]), alpha=-1)
         return Z[: self.size] if self.basis is None else self.basis @ Z[: self.size]
 
-    def turned(self, H: Float[Tensor, "size size"]) -> Float[Tensor, "padded padded"]:
+    def turned(self, H: Float[Tensor, "rows rows"]) -> Float[Tensor, "padded padded"]:
         """Return Q' H Q of another symmetric matrix, which is lost: on and below the diagonal, the rest is not right.
+
+        The matrix may have the zeros behind it already that `room` gives.
 
         2 p^3 flops. What rounding leaves is what it leaves of S: 1e-16 of the largest, and less of columns that are
         small in both.
@@ -191,18 +193,32 @@ def compiled() -> ctypes.CDLL | None:
     return native.load(SOURCE)
 
 
-def reduce(S: Float[Tensor, "size size"], block: int | None = None, *, overwrite: bool = False) -> Banded:
+def room(size: int, device: torch.device) -> Float[Tensor, "padded padded"]:
+    """Return memory for a symmetric matrix in its first rows and columns; behind them the zeros that fill its blocks.
+
+    Where they are missing the matrix is copied to have them.
+    """
+    padded = size + -size % _block(size, device)
+    made = torch.empty(padded, padded, dtype=torch.float64, device=device)
+    made[size:] = 0.0
+    made[:, size:] = 0.0
+    return made
+
+
+def reduce(
+    S: Float[Tensor, "rows rows"], block: int | None = None, *, size: int | None = None, overwrite: bool = False
+) -> Banded:
     """Return a symmetric matrix in block-tridiagonal form.
 
     Columns are best in the order of falling variance: small ones then keep their digits beside large ones.
 
     Args:
         block: rows of a block; what is fastest if left out.
+        size: of the matrix, where zeros are behind it as `room` gives them.
         overwrite: work in S itself, which is as large as all else that is needed.
     """
-    size = len(S)
-    usual = NARROW if size <= FEW and S.device.type == "cpu" else BLOCK
-    block = min(block or usual, max(size, 1))
+    size = len(S) if size is None else size
+    block = min(block, max(size, 1)) if block else _block(size, S.device)
     added = -size % block
     A = S if overwrite else S.clone()
     A, padded, height = _padded(A, size + added), size + added, -(-HEIGHT // block) * block
@@ -221,6 +237,10 @@ def reduce(S: Float[Tensor, "size size"], block: int | None = None, *, overwrite
     blocks = [A[k : k + block, k : k + block].clone() for k in range(0, padded, block)]
     diagonal = torch.stack(blocks) if blocks else A.new_zeros(0, block, block)
     return Banded(size, tuple(wide), diagonal, torch.stack(below) if below else diagonal[:0])
+
+
+def _block(size: int, device: torch.device) -> int:
+    return min(NARROW if size <= FEW and device.type == "cpu" else BLOCK, max(size, 1))
 
 
 def _blocks(inverse: Tensor, left: Tensor) -> tuple[int, ...]:

@@ -132,11 +132,11 @@ class Moments:
         """The sum of (z - shift)(z - shift)': of the crossed columns with all."""
         return self.products(torch.arange(self.crossed), torch.arange(self.columns))
 
-    def products(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " chosen"]) -> Float[Tensor, "rows chosen"]:
-        """Return the sum of (z - shift)(z - shift)' of some crossed columns with some of all, as a new matrix."""
+    def products(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " _"], out: Tensor | None = None) -> Tensor:
+        """Return the sum of (z - shift)(z - shift)' of some crossed columns with some of all, in `out` if given."""
         self._flush()
-        dense = torch.empty(len(rows), len(columns), dtype=torch.float64, device=self.device)
-        return half_square.taken(self._blocks, rows, columns, dense)
+        new = torch.empty(len(rows), len(columns), dtype=torch.float64, device=self.device) if out is None else out
+        return half_square.taken(self._blocks, rows, columns, new)
 
     def times(self, V: Float[Tensor, "crossed some"]) -> Float[Tensor, "crossed some"]:
         """Return the sum of (z - shift)(z - shift)' over the crossed columns, times V: without making the matrix."""

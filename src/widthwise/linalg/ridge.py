@@ -132,8 +132,8 @@ def fit(
     live = live[squares[live].argsort(descending=True, stable=True).cpu()]
     factors = standard_factors(squares[live]) if standardize else torch.ones_like(squares[live])
 
-    def second() -> Float[Tensor, "live live"]:
-        S = second_about(moments, own, own.means, source[live], source[live])
+    def second(out: Float[Tensor, "live live"] | None = None) -> Float[Tensor, "live live"]:
+        S = second_about(moments, own, own.means, source[live], source[live], out)
         return S.mul_(factors).mul_(factors[:, None]) if standardize else S
 
     scale = float((squares[live] * factors.square()).sum()) / max(len(live), 1)
@@ -142,7 +142,7 @@ def fit(
     if len(live) > krylov.FROM:
         form = _approximate(_times(moments, own, own.means, source[live], factors), C, smallest, scale, rank)
     else:
-        form = _form(second, smallest * scale if smallest >= SMALLEST else 0.0, rank)
+        form = _form(second, len(live), smallest * scale if smallest >= SMALLEST else 0.0, rank, C.device)
     lengths = squares[live].sqrt() * factors, squares_about(moments, own, own.means, target).sqrt()
     projected = form.rotate(C)
     return Ridge(
@@ -175,24 +175,29 @@ def _approximate(
     return form
 
 
-def _form(second: Callable[[], Tensor], smallest: float, rank: int) -> banded.Banded | spectral.Spectral:
+def _form(
+    second: Callable[[Tensor | None], Tensor], size: int, smallest: float, rank: int, device: torch.device
+) -> banded.Banded | spectral.Spectral:
     """Return S in band form if that serves the smallest absolute penalty, else in its principal directions.
 
     With fewer rows than columns the form is of what the rows span, as a dual solution would be.
 
     Args:
-        second: makes S, which is large: nothing else holds it while it is reduced.
+        second: makes S, of this size, in memory if given: nothing else holds what is large while it is reduced.
     """
     if smallest > 0:
-        form = _banded(second(), rank)
+        form = _banded(second, size, rank, device)
         if form.positive(smallest):
             return form
-    return spectral.decompose(second(), rank)
+    return spectral.decompose(second(None), rank)
 
 
-def _banded(S: Float[Tensor, "live live"], rank: int) -> banded.Banded:
-    if rank >= len(S):
-        return banded.reduce(S, overwrite=True)
+def _banded(second: Callable[[Tensor | None], Tensor], size: int, rank: int, device: torch.device) -> banded.Banded:
+    if rank >= size:
+        room = banded.room(size, device)
+        second(room[:size, :size])
+        return banded.reduce(room, size=size, overwrite=True)
+    S = second(None)
     basis, T = torch.linalg.qr(spectral.factor(S.cpu(), rank).to(S.device))
     return replace(banded.reduce(T @ T.T, overwrite=True), basis=basis)
 
@@ -286,13 +291,19 @@ def held_out(
     cross = second_about(moments, own, fit.means, source[live], target) * f[:, None]
     turned = len(live) < penalties * len(target) or isinstance(form, krylov.Krylov)  # weights of a space are its own
 
-    def plain() -> Tensor:
-        return second_about(moments, own, fit.means, source[live], source[live]).mul_(f).mul_(f[:, None])
+    def plain(out: Tensor | None = None) -> Tensor:
+        return second_about(moments, own, fit.means, source[live], source[live], out).mul_(f).mul_(f[:, None])
 
-    def second() -> Tensor:
+    def second() -> Tensor:  # nothing else holds it
         if isinstance(form, krylov.Krylov):
             return form.turned(_times(moments, own, fit.means, source[live], f))
-        return form.turned(plain()) if turned and isinstance(form, banded.Banded) else plain()  # nothing else holds it
+        if not (turned and isinstance(form, banded.Banded)):
+            return plain()
+        if form.basis is not None:
+            return form.turned(plain())
+        room = banded.room(len(live), f.device)
+        plain(room[: len(live), : len(live)])
+        return form.turned(room)
 
     inside = turned and not isinstance(form, spectral.Spectral)
     root, jitter = triangular.root(second, TURNED if inside else triangular.JITTER)

@@ -41,13 +41,14 @@ def second_about(
     means: Float[Tensor, "strata columns"],
     rows: Int[Tensor, " rows"],
     columns: Int[Tensor, " chosen"],
+    out: Float[Tensor, "rows chosen"] | None = None,
 ) -> Float[Tensor, "rows chosen"]:
     """Return the sum of (z - m)(z - m)' with m the stratum's mean, for chosen rows and columns of it.
 
-    With means M, counts N and sums s of the strata: Z'Z - M's - s'M + M'NM.
+    In `out`, if given. With means M, counts N and sums s of the strata: Z'Z - M's - s'M + M'NM.
     """
     left, right = _correction(own, means, rows, columns)
-    return moments.products(rows, columns).addmm_(left.T, right)
+    return moments.products(rows, columns, out).addmm_(left.T, right)
 
 
 def second_times(
