@@ -1,5 +1,7 @@
 """Convolutions and batch norms whose vectors hold images, against PyTorch's own."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -36,6 +38,13 @@ def with_gradients(function, *tensors):
     y = function(*own)
     y.sin().sum().backward()
     return [y.detach(), *(t.grad for t in own)]
+
+
+def apart(x, layer, *how):
+    """Return the batch norm of a convolution, one after the other."""
+    weight, *norm = layer.tensors
+    y = lanes.convolve(x, weight, None, layer.stride, layer.padding)
+    return lanes.batch_norm(y, *norm, layer.momentum, layer.eps, *how)
 
 
 def assert_equal(ours, theirs):
@@ -101,15 +110,12 @@ def test_a_convolution_and_its_batch_norm_are_the_two_of_them(shape, behind, see
     scale, bias = drawn(seed, outputs), drawn(seed, outputs, 1)[:, 0]
     added = [drawn(seed, *F.conv2d(x, weight, None, stride, padding).shape)] if "added" in behind else []
 
-    def apart(x, weight, stride, padding, norm, *how):
-        return lanes.batch_norm(lanes.convolve(x, weight, None, stride, padding), *norm, *how)
-
     for both in (lanes.convolved_batch_norm, apart):
         mean, var = drawn(seed, outputs, 2)[:, 0].clone(), drawn(seed, outputs, 3)[:, 0].square()
 
         def step(x, weight, scale, bias, *added, both=both, mean=mean, var=var):
-            norm = (mean, var, scale, bias)
-            return both(x, weight, stride, padding, norm, 0.1, 1e-5, *(added or [None]), relu)
+            layer = lanes.Normed((weight, mean, var, scale, bias), stride, padding, 0.1, 1e-5)
+            return both(x, layer, *(added or [None]), relu)
 
         found.append([*with_gradients(step, x, weight, scale, bias, *added), mean, var])
     assert_equal(*found)
@@ -121,14 +127,44 @@ def test_a_convolution_and_its_batch_norm_are_the_two_of_them(shape, behind, see
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_a_convolution_and_its_batch_norm_are_the_two_of_them_with_any_padding_and_stride(padding, stride, seed):
     x, weight, unit = drawn(seed, 18, 3, 6, 5), drawn(seed, 5, 3, 3, 3), torch.ones(5, dtype=torch.float64)
-    norm = lambda: (unit * 0, unit.clone(), unit, unit * 0)  # noqa: E731
-    ours = with_gradients(
-        lambda x, v: lanes.convolved_batch_norm(x, v, stride, padding, norm(), 0.1, 1e-5, None, True), x, weight
-    )
-    theirs = with_gradients(
-        lambda x, v: F.relu(F.batch_norm(F.conv2d(x, v, None, stride, padding), *norm(), True, 0.1, 1e-5)), x, weight
-    )
+
+    def both(x, weight, of):
+        norm = (unit * 0, unit.clone(), unit, unit * 0)
+        return of(x, lanes.Normed((weight, *norm), stride, padding, 0.1, 1e-5), None, True)
+
+    ours, theirs = (with_gradients(partial(both, of=of), x, weight) for of in (lanes.convolved_batch_norm, apart))
     assert_equal(ours, theirs)
+
+
+# batch, inputs, outputs, height, width, stride, kernel of the second
+RESIDUALS = [(16, 4, 4, 8, 8, 1, 3), (21, 3, 5, 6, 7, 2, 3), (33, 8, 8, 4, 4, 1, 1), (200, 32, 32, 16, 16, 1, 3)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("itself", [True, False])
+@pytest.mark.parametrize("shape", RESIDUALS, ids=str)
+def test_a_residual_is_its_four_layers_and_their_gradients(shape, itself, seed):
+    batch, inputs, outputs, h, w, stride, kernel = shape
+    itself, found = itself and inputs == outputs and stride == 1, []
+    x, one = drawn(seed, batch, inputs, h, w), drawn(seed, outputs, inputs, 3, 3)
+    two = drawn(seed, outputs, outputs, kernel, kernel)
+    norms = [drawn(seed + k, outputs) for k in range(4)]
+    added = [] if itself else [drawn(seed, *F.conv2d(x, one, None, stride, 1).shape)]
+
+    def theirs(x, first, second, added=None):
+        return apart(apart(x, first, None, True), second, x if added is None else added, True)
+
+    for both in (lanes.residual, theirs):
+        mean, var = torch.zeros(2, outputs).double(), torch.ones(2, outputs).double()
+
+        def step(x, one, two, s1, b1, s2, b2, *added, both=both, mean=mean, var=var):
+            first = lanes.Normed((one, mean[0], var[0], s1, b1), stride, 1, 0.1, 1e-5)
+            second = lanes.Normed((two, mean[1], var[1], s2, b2), 1, kernel // 2, 0.1, 1e-5)
+            return both(x, first, second, *added)
+
+        found.append([*with_gradients(step, x, one, two, *norms, *added), mean, var])
+    assert_equal(*found)
+    assert lanes.lies(found[0][0])
 
 
 @needs_compiler

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
+#include <utility>
 
 #include "vectors.hpp"
 
@@ -91,6 +92,15 @@ struct Plain {
     }
 };
 
+// Where rows lie: pixels of a row `step` apart; of those that are kept, row r in slot r % slots.
+template <class T>
+struct Places {
+    const T* numbers;
+    int64_t plane, row, step, slots;
+
+    const T* at(int64_t channel, int64_t r) const { return numbers + channel * plane + (slots ? r % slots : r) * row; }
+};
+
 // The rows of a source that one row of the result takes, of all channels and some images: [channels][kernel][width]
 // [together], row r in slot r % kernel. The source puts them there: `Plain` copies.
 template <class T, class Source>
@@ -110,6 +120,8 @@ struct Rows {
     }
 
     int64_t plane() const { return slots * stride; }
+
+    Places<T> places() const { return {kept.data(), plane(), stride, together, slots}; }
 
     void forget() { there.assign(slots, -1); }
 
@@ -146,7 +158,7 @@ inline void accumulate(const T* in, int64_t plane, const T* weight, int64_t of_s
 // out[c] = sum over taps and sources of weight * in, for B channels c of the result and A vectors of images.
 template <class T, int B, int A, class In>
 APART void vectors(const Line& rows, const Line& columns, const In& in, int64_t first, const T* weight, const T* bias,
-                   T* out, int64_t out_plane, int64_t count) {
+                   const T* added, T* out, int64_t out_plane, int64_t count) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
     V sum[B][A];
@@ -164,23 +176,27 @@ APART void vectors(const Line& rows, const Line& columns, const In& in, int64_t 
         }
     for (int b = 0; b < B; b++)
         for (int a = 0; a < A; a++) {
+            int64_t at = b * out_plane + a * L;
             if (count >= (a + 1) * L)
-                store(out + b * out_plane + a * L, sum[b][a]);
+                store(out + at, added ? sum[b][a] + load<V>(added + at) : sum[b][a]);
             else
-                for (int l = 0; l < count - a * L; l++) out[b * out_plane + a * L + l] = sum[b][a][l];
+                for (int l = 0; l < count - a * L; l++)
+                    out[at + l] = added ? sum[b][a][l] + added[at + l] : sum[b][a][l];
         }
 }
 
 template <class T, int B, class In>
-void pixel(const Line& rows, const Line& columns, const In& in, const T* weight, const T* bias, T* out,
+void pixel(const Line& rows, const Line& columns, const In& in, const T* weight, const T* bias, const T* added, T* out,
            int64_t out_plane, int64_t count) {
+    const auto plus = [&](int64_t n) { return added ? added + n : nullptr; };
     constexpr int64_t step = A * lanes<T, typename Vector<T>::type>();
     int64_t n = 0;
     if constexpr (sizeof(typename Vector<T>::type) == 64)  // of which there are twice as many registers
         for (; n + 2 * step <= count; n += 2 * step)
-            vectors<T, B, 2 * A>(rows, columns, in, n, weight, bias, out + n, out_plane, 2 * step);
+            vectors<T, B, 2 * A>(rows, columns, in, n, weight, bias, plus(n), out + n, out_plane, 2 * step);
     for (; n < count; n += step)
-        vectors<T, B, A>(rows, columns, in, n, weight, bias, out + n, out_plane, count - n < step ? count - n : step);
+        vectors<T, B, A>(rows, columns, in, n, weight, bias, plus(n), out + n, out_plane,
+                         count - n < step ? count - n : step);
 }
 
 // The weights of each four results, packed as [tap][source][four]; results and sources change places on the way back.
@@ -204,13 +220,14 @@ struct Gather {
 
     Sizes s;
     bool back;
-    const T* bias;
+    const T *bias, *added;  // a number of every result; numbers as many as there are results
     T* out;
     int64_t in_height, in_width, height, width, sources, results, out_plane;
     std::vector<T> weights;
     std::vector<Line> across;
 
-    Gather(const Sizes& s, const T* weight, const T* bias, T* out, bool back) : s(s), back(back), bias(bias), out(out) {
+    Gather(const Sizes& s, const T* weight, const T* bias, const T* added, T* out, bool back)
+        : s(s), back(back), bias(bias), added(added), out(out) {
         int64_t rows = s.rows(), columns = s.columns();
         in_height = back ? rows : s.height, in_width = back ? columns : s.width;
         height = back ? s.height : rows, width = back ? s.width : columns;
@@ -233,24 +250,30 @@ struct Gather {
             const T* own = weights.data() + first * s.kernel * s.kernel * sources;
             const T* b = bias ? bias + first : nullptr;
             for (int64_t x = 0; x < width; x++) {
-                T* to = out + first * out_plane + (y * width + x) * s.images + n;
+                int64_t at = first * out_plane + (y * width + x) * s.images + n;
+                const T* plus = added ? added + at : nullptr;
                 up_to_four(results - first,
-                           [&](auto B) { pixel<T, B>(down, across[x], in, own, b, to, out_plane, count); });
+                           [&](auto B) { pixel<T, B>(down, across[x], in, own, b, plus, out + at, out_plane, count); });
             }
         }
     }
 };
 
-template <class T>
-void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out, bool back) {
-    Gather<T> all(s, weight, bias, out, back);
-    Plain<T> source{in, all.in_height * all.in_width * s.images};
-    Rows<T, Plain<T>> kept(source, all.sources, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
+template <class T, class Source>
+void gather(Gather<T>& all, const Source& source) {
+    const Sizes& s = all.s;
+    Rows<T, Source> kept(source, all.sources, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
     for (int64_t n = 0; n < s.images; n += kept.together) {
-        int64_t count = s.images - n < kept.together ? s.images - n : kept.together;
+        int64_t count = std::min(s.images - n, kept.together);
         kept.forget();
         for (int64_t y = 0; y < all.height; y++) all.row(kept, y, n, count);
     }
+}
+
+template <class T>
+void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out, bool back) {
+    Gather<T> all(s, weight, bias, nullptr, out, back);
+    gather(all, Plain<T>{in, all.in_height * all.in_width * s.images});
 }
 
 // sums[b][j] += dy[b] * x[j] over neighbouring pixels of the result and some images, for B results and J taps in a row.
@@ -275,25 +298,17 @@ inline void row(const T* dy, int64_t dy_plane, int64_t dy_step, const T* x, int6
         for (int j = 0; j < J; j++) store(sums + (b * 3 + j) * L, sum[b][j]);
 }
 
-// Rows of a result's gradient: of the channels from `numbers` on, row y at (y - first) * row.
-template <class T>
-struct Given {
-    const T* numbers;
-    int64_t plane, row, step, first;
-};
-
-// One kernel row i of one source and B results, over the rows [y0, y1) of the result and the images [n0, n1).
+// One kernel row i of source k and B results from o on, over the rows [y0, y1) of the result and `count` images.
 template <class T, class V, int B>
-APART void kernel_row(const Sizes& s, const Given<T>& dy, const T* x, int64_t i, int64_t y0, int64_t y1, int64_t n0,
-                      int64_t n1, T* sums) {
-    int64_t N = s.images, columns = s.columns();
+APART void kernel_row(const Sizes& s, const Places<T>& dy, int64_t o, const Places<T>& x, int64_t k, int64_t i,
+                      int64_t y0, int64_t y1, int64_t count, T* sums) {
+    int64_t N = x.step, columns = s.columns();
     for (int64_t y = y0; y < y1; y++) {
         int64_t r = y * s.stride + i - s.padding;
         if (r < 0 || r >= s.height) continue;
-        const T* d = dy.numbers + (y - dy.first) * dy.row;
-        const T* from = x + r * s.width * N + n0;
+        const T *d = dy.at(o, y), *from = x.at(k, r);
         if (s.kernel == 1) {
-            row<T, V, B, 1>(d, dy.plane, dy.step, from, N, s.stride * N, columns, n1 - n0, sums);
+            row<T, V, B, 1>(d, dy.plane, dy.step, from, N, s.stride * N, columns, count, sums);
             continue;
         }
         // Columns whose three taps are all there, then the taps that the others have.
@@ -302,13 +317,13 @@ APART void kernel_row(const Sizes& s, const Given<T>& dy, const T* x, int64_t i,
         if (last >= columns) last = columns - 1;
         if (last >= first)
             row<T, V, B, 3>(d + first * dy.step, dy.plane, dy.step, from + (first * s.stride - s.padding) * N, N,
-                            s.stride * N, last - first + 1, n1 - n0, sums);
+                            s.stride * N, last - first + 1, count, sums);
         for (int64_t c = 0; c < columns; c++) {
             if (c >= first && c <= last) continue;
             for (int64_t j = 0; j < 3; j++) {
                 int64_t q = c * s.stride + j - s.padding;
                 if (q >= 0 && q < s.width)
-                    row<T, V, B, 1>(d + c * dy.step, dy.plane, dy.step, from + q * N, N, N, 1, n1 - n0,
+                    row<T, V, B, 1>(d + c * dy.step, dy.plane, dy.step, from + q * N, N, N, 1, count,
                                     sums + j * lanes<T, V>());
             }
         }
@@ -321,23 +336,18 @@ struct Kernel {
     static constexpr int L = lanes<T, V>();
 
     const Sizes& s;
-    const T* x;
     int64_t each;
     Room<T> sums;
 
-    Kernel(const Sizes& s, const T* x) : s(s), x(x), each(s.inputs * s.kernel * 12) {
-        sums.assign((s.outputs + 3) / 4 * each * L, T(0));
-    }
+    Kernel(const Sizes& s) : s(s), each(s.inputs * s.kernel * 12) { sums.assign((s.outputs + 3) / 4 * each * L, T(0)); }
 
-    // Over the rows [y0, y1) of the result and the images [n0, n1), whose gradient is given from n0 on.
-    void add(const Given<T>& dy, int64_t y0, int64_t y1, int64_t n0, int64_t n1) {
+    // Over the rows [y0, y1) of the result and `count` images.
+    void add(const Places<T>& dy, const Places<T>& x, int64_t y0, int64_t y1, int64_t count) {
         for (int64_t o = 0; o < s.outputs; o += 4)
             up_to_four(s.outputs - o, [&](auto B) {
-                Given<T> own = dy;
-                own.numbers += o * dy.plane;
                 for (int64_t k = 0; k < s.inputs; k++)
                     for (int64_t i = 0; i < s.kernel; i++)
-                        kernel_row<T, V, B>(s, own, x + k * s.height * s.width * s.images, i, y0, y1, n0, n1,
+                        kernel_row<T, V, B>(s, dy, o, x, k, i, y0, y1, count,
                                             sums.data() + o / 4 * each * L + (k * s.kernel + i) * 12 * L);
             });
     }
@@ -363,15 +373,15 @@ struct Kernels {
     Kernel<T, V> whole;
     Kernel<T, typename One<T>::type> rest;
 
-    Kernels(const Sizes& s, const T* x) : whole(s, x), rest(s, x) {}
+    Kernels(const Sizes& s) : whole(s), rest(s) {}
 
-    void add(const Given<T>& dy, int64_t y0, int64_t y1, int64_t n, int64_t count) {
+    void add(const Places<T>& dy, const Places<T>& x, int64_t y0, int64_t y1, int64_t count) {
         int64_t most = count / lanes<T, V>() * lanes<T, V>();
-        whole.add(dy, y0, y1, n, n + most);
+        whole.add(dy, x, y0, y1, most);
         if (most == count) return;
-        Given<T> left = dy;
-        left.numbers += most;
-        rest.add(left, y0, y1, n + most, n + count);
+        Places<T> dy_left = dy, x_left = x;
+        dy_left.numbers += most, x_left.numbers += most;
+        rest.add(dy_left, x_left, y0, y1, count - most);
     }
 
     void put(T* out) const {
@@ -381,15 +391,20 @@ struct Kernels {
     }
 };
 
+// Planes of rows side by side, as tensors have them.
+template <class T>
+Places<T> planes(const T* numbers, int64_t rows, int64_t columns, int64_t images) {
+    return {numbers, rows * columns * images, columns * images, images, 0};
+}
+
 template <class T>
 void weights(const Sizes& s, const T* dy, const T* x, T* out) {
-    Kernels<T> kernels(s, x);
-    int64_t rows = s.rows(), row = s.columns() * s.images;
-    int64_t together = 24576 / (row * 5) + 1;  // of four results and a source: cached
-    for (int64_t y = 0; y < rows; y += together) {
-        Given<T> own{dy + y * row, rows * row, row, s.images, y};
-        kernels.add(own, y, y + together < rows ? y + together : rows, 0, s.images);
-    }
+    Kernels<T> kernels(s);
+    int64_t rows = s.rows(), columns = s.columns();
+    int64_t together = 24576 / (columns * s.images * 5) + 1;  // of four results and a source: cached
+    for (int64_t y = 0; y < rows; y += together)
+        kernels.add(planes(dy, rows, columns, s.images), planes(x, s.height, s.width, s.images), y,
+                    std::min(y + together, rows), s.images);
     kernels.put(out);
 }
 
@@ -459,17 +474,22 @@ struct Affine {
         : deviation(T(1 / std::sqrt(double(var) + eps))), scale(weight * deviation), shift(bias - mean * scale) {}
 };
 
+// The mean and the variance of channel c, and those that move by the momentum.
+template <class T>
+void statistics(const Norm& s, int64_t c, const T* x, T* mean, T* var, double momentum, T* running_mean,
+                T* running_var) {
+    moments(x + c * s.count, s.count, mean[c], var[c]);
+    running_mean[c] += T(momentum) * (mean[c] - running_mean[c]);
+    running_var[c] += T(momentum) * (var[c] * T(s.count / (s.count - 1.0)) - running_var[c]);
+}
+
 template <class T>
 void normalise(const Norm& s, const T* x, const T* weight, const T* bias, const T* added, double eps, T* mean, T* var,
                T* out, double momentum, T* running_mean, T* running_var) {
     for (int64_t c = 0; c < s.channels; c++) {
         const T *from = x + c * s.count, *plus = added ? added + c * s.count : nullptr;
         T* to = out + c * s.count;
-        if (!s.given) {
-            moments(from, s.count, mean[c], var[c]);
-            running_mean[c] += T(momentum) * (mean[c] - running_mean[c]);
-            running_var[c] += T(momentum) * (var[c] * T(s.count / (s.count - 1.0)) - running_var[c]);
-        }
+        if (!s.given) statistics(s, c, x, mean, var, momentum, running_mean, running_var);
         Affine<T> a(weight[c], bias[c], mean[c], var[c], eps);
         T scale = a.scale, shift = a.shift;
         if (plus && s.relu)
@@ -554,28 +574,57 @@ void normalise_back(const NormBack<T>& norm, T* dx) {
     for (int64_t c = 0; c < norm.s.channels; c++) norm.slope(c).put(0, norm.s.count, dx + c * norm.s.count);
 }
 
-// The way back through a batch norm and the convolution before it: rows of the gradient between them are made as they
-// are needed, and never written down. dx is left out where it is null.
 template <class T>
 struct Slopes {
     std::vector<Slope<T>> each;
 
+    Slopes(const NormBack<T>& norm) {
+        for (int64_t c = 0; c < norm.s.channels; c++) each.push_back(norm.slope(c));
+    }
+
     void put(int64_t channel, int64_t at, int64_t count, T* to) const { each[channel].put(at, count, to); }
 };
 
+// What a convolution took, as its kernel's gradient wants it: a tensor that is there.
 template <class T>
-void convolve_back(const Sizes& s, const NormBack<T>& norm, const T* x, const T* weight, T* dx, T* dweight) {
-    Slopes<T> between;
-    for (int64_t c = 0; c < s.outputs; c++) between.each.push_back(norm.slope(c));
-    Gather<T> all(s, weight, nullptr, dx, true);
+struct There {
+    const Sizes& s;
+    const T* x;
+
+    void forget() {}
+
+    Places<T> rows(int64_t, int64_t n, int64_t) { return planes(x + n, s.height, s.width, s.images); }
+};
+
+// Or one whose rows are made again.
+template <class T, class Source>
+struct Again {
+    const Sizes& s;
+    Rows<T, Source> kept;
+
+    void forget() { kept.forget(); }
+
+    Places<T> rows(int64_t y, int64_t n, int64_t count) {
+        for (int64_t i = 0, r = y * s.stride - s.padding; i < s.kernel; i++, r++)
+            if (r >= 0 && r < s.height) kept.take(r, n, count);
+        return kept.places();
+    }
+};
+
+// The way back through a batch norm and the convolution before it: rows of the gradient between them are made as they
+// are needed, and never written down. To dx, which is left out where it is null, something may be added.
+template <class T, class X>
+void convolve_back(const Sizes& s, const NormBack<T>& norm, X x, const T* weight, const T* added, T* dx, T* dweight) {
+    Slopes<T> between(norm);
+    Gather<T> all(s, weight, nullptr, added, dx, true);
     Rows<T, Slopes<T>> kept(between, s.outputs, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
-    Kernels<T> kernels(s, x);
+    Kernels<T> kernels(s);
     for (int64_t n = 0; n < s.images; n += kept.together) {
-        int64_t count = s.images - n < kept.together ? s.images - n : kept.together, next = 0;
-        kept.forget();
+        int64_t count = std::min(s.images - n, kept.together), next = 0;
+        kept.forget(), x.forget();
         for (int64_t r = 0; r < all.in_height; r++) {
-            const T* row = kept.kept.data() + kept.take(r, n, count);
-            kernels.add({row, kept.plane(), 0, kept.together, r}, r, r + 1, n, count);
+            kept.take(r, n, count);
+            kernels.add(kept.places(), x.rows(r, n, count), r, r + 1, count);
             // Rows of dx that take none behind this one.
             int64_t end = r + 1 == all.in_height ? s.height : (r + 1) * s.stride - s.padding;
             for (; dx && next < std::min(end, s.height); next++) all.row(kept, next, n, count);
@@ -583,6 +632,84 @@ void convolve_back(const Sizes& s, const NormBack<T>& norm, const T* x, const T*
     }
     kernels.put(dweight);
 }
+
+// Two convolutions with their batch norms, a ReLU behind each, and what is added before the second of these ----------
+
+// A convolution's weight, its batch norm's parameters, and what is between them, with its mean and variance.
+template <class T>
+struct Layer {
+    T *weight, *running_mean, *running_var, *scale, *bias, *between, *mean, *var;
+
+    Norm norm(const Sizes& s) const { return {s.outputs, s.rows() * s.columns() * s.images, 1, 0}; }
+};
+
+template <class T>
+struct Gradients {
+    T *weight, *scale, *bias;
+};
+
+// What is behind a layer, found again from what is between.
+template <class T>
+struct Normed {
+    const T* between;
+    int64_t plane;
+    std::vector<Affine<T>> each;
+
+    Normed(const Norm& s, const Layer<T>& layer, double eps) : between(layer.between), plane(s.count) {
+        for (int64_t c = 0; c < s.channels; c++)
+            each.emplace_back(layer.scale[c], layer.bias[c], layer.mean[c], layer.var[c], eps);
+    }
+
+    void put(int64_t channel, int64_t at, int64_t count, T* to) const {
+        const T *from = between + channel * plane + at, scale = each[channel].scale, shift = each[channel].shift;
+        for (int64_t i = 0; i < count; i++) {
+            T y = from[i] * scale + shift;
+            to[i] = y < 0 ? T(0) : y;
+        }
+    }
+};
+
+// The first layer's result is never written down. `added` is x itself where no other is given.
+template <class T>
+struct Residual {
+    T *x, *added;
+    Layer<T> first, second;
+    T* y;
+
+    void forward(const Sizes& a, const Sizes& b, double momentum, double eps) const {
+        const Norm norm = first.norm(a);
+        gather<T>(a, x, first.weight, nullptr, first.between, false);
+        for (int64_t c = 0; c < a.outputs; c++)
+            statistics(norm, c, first.between, first.mean, first.var, momentum, first.running_mean, first.running_var);
+        Gather<T> all(b, second.weight, nullptr, nullptr, second.between, false);
+        gather(all, Normed<T>(norm, first, eps));
+        normalise<T>(second.norm(b), second.between, second.scale, second.bias, added ? added : x, eps, second.mean,
+                     second.var, y, momentum, second.running_mean, second.running_var);
+    }
+};
+
+template <class T>
+struct ResidualBack {
+    Residual<T> there;
+    T *dy, *dx, *passed, *hidden;  // hidden: the gradient of the first layer's result
+    Gradients<T> first, second;
+
+    NormBack<T> norm(const Norm& s, const Layer<T>& l, const Gradients<T>& g, const T* given, const T* y, T* kept,
+                     double eps) const {
+        return {s, given, l.between, y, l.scale, l.bias, l.mean, l.var, eps, kept, g.scale, g.bias};
+    }
+
+    void back(const Sizes& a, const Sizes& b, double eps) const {
+        const Layer<T>&one = there.first, &two = there.second;
+        const Norm before = one.norm(a), behind = two.norm(b);
+        const Normed<T> again(before, one, eps);
+        Again<T, Normed<T>> x{b, {again, b.inputs, b.width, b.images, b.kernel, Gather<T>::LEAST}};
+        convolve_back(b, norm(behind, two, second, dy, there.y, passed, eps), std::move(x), two.weight,
+                      (const T*)nullptr, hidden, second.weight);
+        convolve_back(a, norm(before, one, first, hidden, nullptr, nullptr, eps), There<T>{a, there.x}, one.weight,
+                      there.added ? nullptr : passed, dx, first.weight);
+    }
+};
 
 // Attention of texts that lie end to end, a token's queries, keys and values of all heads side by side ----------
 
@@ -803,8 +930,14 @@ void attend(const Texts& s, const int64_t* starts, const T* mixed, T* y, T* log_
         const T* var, double eps, T* passed, T* dscale, T* dbias, const T* x, const T* weight, T* dx, T* dweight) {    \
         const Sizes& s = *(const Sizes*)sizes;                                                                         \
         const Norm norm{s.outputs, s.rows() * s.columns() * s.images, sizes[8], 0};                                    \
-        convolve_back<T>(s, {norm, dy, between, y, scale, bias, mean, var, eps, passed, dscale, dbias}, x, weight, dx, \
-                         dweight);                                                                                     \
+        const NormBack<T> way{norm, dy, between, y, scale, bias, mean, var, eps, passed, dscale, dbias};               \
+        convolve_back<T>(s, way, There<T>{s, x}, weight, nullptr, dx, dweight);                                        \
+    }                                                                                                                  \
+    extern "C" void residual_##name(const int64_t* sizes, const void* given, double momentum, double eps) {            \
+        ((const Residual<T>*)given)->forward(((const Sizes*)sizes)[0], ((const Sizes*)sizes)[1], momentum, eps);       \
+    }                                                                                                                  \
+    extern "C" void residual_back_##name(const int64_t* sizes, const void* given, double eps) {                        \
+        ((const ResidualBack<T>*)given)->back(((const Sizes*)sizes)[0], ((const Sizes*)sizes)[1], eps);                \
     }
 
 #define EXPORT_ATTENTION(T, name)                                                                                 \

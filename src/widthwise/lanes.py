@@ -9,7 +9,7 @@ nothing fits, and layers use PyTorch's own kernels. What it is worth: docs/fleet
 """
 
 import ctypes
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,25 @@ ARGUMENTS = {  # behind the sizes
     "normalise": (*[POINTER] * 4, DOUBLE, *[POINTER] * 3, DOUBLE, *[POINTER] * 2),
     "normalise_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 4),
     "convolve_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 7),
+    "residual": (POINTER, DOUBLE, DOUBLE),
+    "residual_back": (POINTER, DOUBLE),
     "attend": [POINTER] * 6,
 }
+
+
+@dataclass(frozen=True)
+class Normed:
+    """A convolution and the batch norm behind it.
+
+    Attributes:
+        tensors: the weight; running mean and variance, weight and bias of the norm.
+    """
+
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    stride: int
+    padding: int
+    momentum: float
+    eps: float
 
 
 def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "*one outputs inputs k k"]) -> bool:
@@ -86,21 +103,28 @@ def batch_norm(
 
 def convolved_batch_norm(
     x: Float[Tensor, "batch inputs h w"],
-    weight: Float[Tensor, "*one outputs inputs k k"],
-    stride: int,
-    padding: int,
-    norm: Sequence[Float[Tensor, "*one outputs"]],
-    momentum: float,
-    eps: float,
+    layer: Normed,
     added: Float[Tensor, "batch outputs h2 w2"] | None = None,
     relu: bool = False,
 ) -> Float[Tensor, "batch outputs h2 w2"]:
-    """Return `batch_norm` of `convolve`, whose gradient between the two is never written down: the same numbers.
+    """Return `batch_norm` of `convolve`, whose gradient between the two is never written down: the same numbers."""
+    how = (layer.stride, layer.padding, relu, layer.momentum, layer.eps)
+    return _ConvolvedBatchNorm.apply(x, *layer.tensors, added, *how)
 
-    Args:
-        norm: running mean and variance, weight and bias.
+
+def residual(
+    x: Float[Tensor, "batch inputs h w"],
+    first: Normed,
+    second: Normed,
+    added: Float[Tensor, "batch outputs h2 w2"] | None = None,
+) -> Float[Tensor, "batch outputs h2 w2"]:
+    """Return relu(convolved_batch_norm(relu(convolved_batch_norm(x))) + added), x itself if None: the same numbers.
+
+    What is behind the first ReLU is never written down, nor are gradients between a convolution and its norm.
     """
-    return _ConvolvedBatchNorm.apply(x, weight, *norm, added, stride, padding, relu, momentum, eps)
+    how = (first.stride, first.padding, second.stride, second.padding, first.momentum, first.eps)
+    assert how[4:] == (second.momentum, second.eps), "norms of two kinds"
+    return _Residual.apply(x, added, how, *first.tensors, *second.tensors)
 
 
 def evaluated_batch_norm(
@@ -245,6 +269,37 @@ class _ConvolvedBatchNorm(torch.autograd.Function):
         return dx, dweight, None, None, dscale, dbias, passed, None, None, None, None, None
 
 
+class _Residual(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, added: Tensor | None, how: tuple, *given: Tensor) -> Tensor:
+        """Return y; the running statistics move by the momentum."""
+        x, added, y = _laid(x), None if added is None else _laid(added), x
+        layers, sizes, (momentum, eps) = [], (), how[4:]
+        for own, stride, padding in ((given[:5], *how[:2]), (given[5:], *how[2:4])):
+            own = [own[0].contiguous(), *own[1:3], *(t.contiguous() for t in own[3:])]
+            sizes += _sizes(y, own[0], stride, padding)
+            y = _convolved(y, own[0], stride, padding)
+            layers += [*own, y, torch.empty_like(own[3]), torch.empty_like(own[3])]
+        y = torch.empty_like(y)
+        _call("residual", x.dtype, sizes, _pointers(x, added, *layers, y), momentum, eps)
+        ctx.save_for_backward(x, added, *layers, y)
+        ctx.sizes, ctx.eps = sizes, eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients of x, what was added, and of both layers the weight and the norm's weight and bias."""
+        (x, added, *layers, _), dy = ctx.saved_tensors, _laid(dy)
+        hidden, dx = torch.empty_like(layers[5]), torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        passed = torch.empty_like(dy) if added is None or ctx.needs_input_grad[1] else None
+        own = [torch.empty_like(layers[k]) for k in (0, 3, 4, 8, 11, 12)]  # weight, scale and bias of each
+        given = _pointers(*ctx.saved_tensors, dy, dx, passed, hidden, *own)
+        _call("residual_back", x.dtype, ctx.sizes, given, ctx.eps)
+        first, second = ((own[k], None, None, *own[k + 1 : k + 3]) for k in (0, 3))
+        return dx, None if added is None else passed, None, *first, *second
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mixed: Tensor, starts: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -300,9 +355,14 @@ def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, .
     return inputs, weight.shape[-4], height, width, batch, weight.shape[-1], stride, padding
 
 
-def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Tensor | float | None) -> None:
+def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Any) -> None:
     """Compute; a thin network calls thousands of times a second, so nothing is looked up twice."""
     _function(name, dtype)(_numbers(sizes), *[t.data_ptr() if isinstance(t, Tensor) else t for t in given])
+
+
+def _pointers(*given: Tensor | None) -> Any:
+    """Return where tensors lie, one after the other: what a structure of pointers is in memory."""
+    return (POINTER * len(given))(*[None if t is None else t.data_ptr() for t in given])
 
 
 @cache

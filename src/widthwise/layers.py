@@ -140,9 +140,8 @@ class Conv2d(Layer):
             # The same numbers, and not oneDNN's strided 1x1 kernel, which writes outside its buffer in the
             # backward pass of fewer than 8 channels-last channels (oneDNN 6035): crashes or wrong gradients.
             x, stride = x[:, :, ::stride, ::stride], 1
-        if x.shape[-2:] == (1, 1):
-            # There is one step only; strided, oneDNN leaves what is no number in bfloat16 weights' gradients.
-            stride = 1
+        # Of one pixel there is one step only; strided, oneDNN leaves no number in bfloat16 weights' gradients.
+        stride = 1 if x.shape[-2:] == (1, 1) else stride
         if self.members == 1:
             x = x.contiguous(memory_format=torch.channels_last)
             return F.conv2d(x, weight[0], None if bias is None else bias[0], stride, self.padding)
@@ -222,15 +221,35 @@ def convolved_batch_norm(
     added: Float[Tensor, "batch m*outputs h2 w2"] | None = None,
     relu: bool = False,
 ) -> Float[Tensor, "batch m*outputs h2 w2"]:
-    """Return norm(convolution(x), added, relu), without a bias of the convolution: one operator of a thin network."""
-    weight = convolution.weight
-    assert convolution.bias is None, "a bias before a batch norm does nothing"
-    if not (norm.members == 1 and norm.training and norm.weight.dtype == x.dtype and lanes.fits(x, weight)):
+    """Return norm(convolution(x), added, relu): of a thin network in training one operator."""
+    if (own := _thin(convolution, norm, x)) is None:
         return norm(convolution(x), added, relu)
     norm.num_batches_tracked.add_(1)
-    mine = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    how = (convolution.stride, convolution.padding, mine, norm.momentum, norm.eps)
-    return lanes.convolved_batch_norm(x, weight, *how, added, relu)
+    return lanes.convolved_batch_norm(x, own, added, relu)
+
+
+def residual(
+    first: tuple[Conv2d, BatchNorm2d],
+    second: tuple[Conv2d, BatchNorm2d],
+    x: Float[Tensor, "batch m*inputs h w"],
+    added: Float[Tensor, "batch m*outputs h2 w2"] | None = None,
+) -> Float[Tensor, "batch m*outputs h2 w2"]:
+    """Return relu(norm(convolution(relu(norm(convolution(x))))) + added), x itself if None: one operator, if thin."""
+    one, two = _thin(*first, x), _thin(*second, x)
+    if one is None or two is None:
+        hidden = convolved_batch_norm(*first, x, relu=True)
+        return convolved_batch_norm(*second, hidden, x if added is None else added, relu=True)
+    first[1].num_batches_tracked.add_(1)
+    second[1].num_batches_tracked.add_(1)
+    return lanes.residual(x, one, two, added)
+
+
+def _thin(convolution: Conv2d, norm: BatchNorm2d, x: Float[Tensor, "batch m*inputs h w"]) -> lanes.Normed | None:
+    """Return both as an operator of `lanes` wants them, if they train one thin network."""
+    alone = norm.members == 1 and norm.training and norm.weight.dtype == x.dtype and convolution.bias is None
+    own = (convolution.weight, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    how = (convolution.stride, convolution.padding, norm.momentum, norm.eps)
+    return lanes.Normed(own, *how) if alone and lanes.fits(x, convolution.weight) else None
 
 
 class MaxPool2d(nn.Module):
@@ -297,8 +316,7 @@ class Texts:
 
     def take(self, x: Float[Tensor, "m batch tokens units"]) -> Float[Tensor, "m rows units"]:
         """Return the tokens, one after the other."""
-        flat = x.flatten(1, 2)
-        return flat if self.rows is None else flat.index_select(1, self.rows)
+        return x.flatten(1, 2) if self.rows is None else x.flatten(1, 2).index_select(1, self.rows)
 
     def mean(self, h: Float[Tensor, "m rows units"]) -> Float[Tensor, "m batch units"]:
         """Return the mean over each text's real tokens; zero where there is none."""

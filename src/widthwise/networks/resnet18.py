@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, convolved_batch_norm, side_by_side
+from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, convolved_batch_norm, residual, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
@@ -78,9 +78,8 @@ class _Block(nn.Module):
             self.downsample = _Shortcut(shortcut, BatchNorm2d(members, outputs))
 
     def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
-        out = convolved_batch_norm(self.conv1, self.bn1, x, relu=True)
-        added = x if self.downsample is None else self.downsample(x)
-        return convolved_batch_norm(self.conv2, self.bn2, out, added, relu=True)
+        added = None if self.downsample is None else self.downsample(x)
+        return residual((self.conv1, self.bn1), (self.conv2, self.bn2), x, added)
 
 
 def _stage(members: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
