@@ -136,33 +136,41 @@ def test_a_convolution_and_its_batch_norm_are_the_two_of_them_with_any_padding_a
     assert_equal(ours, theirs)
 
 
-# batch, inputs, outputs, height, width, stride, kernel of the second
-RESIDUALS = [(16, 4, 4, 8, 8, 1, 3), (21, 3, 5, 6, 7, 2, 3), (33, 8, 8, 4, 4, 1, 1), (200, 32, 32, 16, 16, 1, 3)]
+# batch, inputs, hidden, outputs, height, width, stride; kernel and stride of the second
+RESIDUALS = [
+    (16, 4, 4, 4, 8, 8, 1, 3, 1),
+    (21, 3, 5, 5, 6, 7, 2, 3, 1),
+    (33, 8, 8, 8, 4, 4, 1, 1, 1),
+    (200, 32, 32, 32, 16, 16, 1, 3, 1),  # more than is kept in the cache at a time
+    (200, 2, 40, 3, 16, 16, 1, 3, 2),  # of what is behind the first more than of the second's result
+    (200, 2, 3, 40, 16, 16, 1, 3, 1),
+]
 
 
 @needs_compiler
 @pytest.mark.parametrize("itself", [True, False])
 @pytest.mark.parametrize("shape", RESIDUALS, ids=str)
 def test_a_residual_is_its_four_layers_and_their_gradients(shape, itself, seed):
-    batch, inputs, outputs, h, w, stride, kernel = shape
-    itself, found = itself and inputs == outputs and stride == 1, []
-    x, one = drawn(seed, batch, inputs, h, w), drawn(seed, outputs, inputs, 3, 3)
-    two = drawn(seed, outputs, outputs, kernel, kernel)
-    norms = [drawn(seed + k, outputs) for k in range(4)]
-    added = [] if itself else [drawn(seed, *F.conv2d(x, one, None, stride, 1).shape)]
+    batch, inputs, hidden, outputs, h, w, stride, kernel, then = shape
+    itself, found = itself and inputs == outputs and stride == then == 1, []
+    x, one = drawn(seed, batch, inputs, h, w), drawn(seed, hidden, inputs, 3, 3)
+    two = drawn(seed, outputs, hidden, kernel, kernel)
+    norms = [drawn(seed + k, count) for k, count in enumerate((hidden, hidden, outputs, outputs))]
+    y = F.conv2d(F.conv2d(x, one, None, stride, 1), two, None, then, kernel // 2)
+    added = [] if itself else [drawn(seed, *y.shape)]
 
     def theirs(x, first, second, added=None):
         return apart(apart(x, first, None, True), second, x if added is None else added, True)
 
     for both in (lanes.residual, theirs):
-        mean, var = torch.zeros(2, outputs).double(), torch.ones(2, outputs).double()
+        running = [of(count, dtype=torch.float64) for count in (hidden, outputs) for of in (torch.zeros, torch.ones)]
 
-        def step(x, one, two, s1, b1, s2, b2, *added, both=both, mean=mean, var=var):
-            first = lanes.Normed((one, mean[0], var[0], s1, b1), stride, 1, 0.1, 1e-5)
-            second = lanes.Normed((two, mean[1], var[1], s2, b2), 1, kernel // 2, 0.1, 1e-5)
+        def step(x, one, two, s1, b1, s2, b2, *added, both=both, running=running):
+            first = lanes.Normed((one, *running[:2], s1, b1), stride, 1, 0.1, 1e-5)
+            second = lanes.Normed((two, *running[2:], s2, b2), then, kernel // 2, 0.1, 1e-5)
             return both(x, first, second, *added)
 
-        found.append([*with_gradients(step, x, one, two, *norms, *added), mean, var])
+        found.append([*with_gradients(step, x, one, two, *norms, *added), *running])
     assert_equal(*found)
     assert lanes.lies(found[0][0])
 

@@ -574,6 +574,7 @@ void normalise_back(const NormBack<T>& norm, T* dx) {
     for (int64_t c = 0; c < norm.s.channels; c++) norm.slope(c).put(0, norm.s.count, dx + c * norm.s.count);
 }
 
+// Those of all channels.
 template <class T>
 struct Slopes {
     std::vector<Slope<T>> each;
@@ -591,6 +592,8 @@ struct There {
     const Sizes& s;
     const T* x;
 
+    int64_t together() const { return s.images; }
+
     void forget() {}
 
     Places<T> rows(int64_t, int64_t n, int64_t) { return planes(x + n, s.height, s.width, s.images); }
@@ -601,6 +604,8 @@ template <class T, class Source>
 struct Again {
     const Sizes& s;
     Rows<T, Source> kept;
+
+    int64_t together() const { return kept.together; }
 
     void forget() { kept.forget(); }
 
@@ -619,8 +624,9 @@ void convolve_back(const Sizes& s, const NormBack<T>& norm, X x, const T* weight
     Gather<T> all(s, weight, nullptr, added, dx, true);
     Rows<T, Slopes<T>> kept(between, s.outputs, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
     Kernels<T> kernels(s);
-    for (int64_t n = 0; n < s.images; n += kept.together) {
-        int64_t count = std::min(s.images - n, kept.together), next = 0;
+    const int64_t together = std::min(kept.together, x.together());
+    for (int64_t n = 0; n < s.images; n += together) {
+        int64_t count = std::min(s.images - n, together), next = 0;
         kept.forget(), x.forget();
         for (int64_t r = 0; r < all.in_height; r++) {
             kept.take(r, n, count);
