@@ -276,7 +276,8 @@ ROWS, TARGETS = np.eye(6), np.ones((6, 2))
         (torch.from_numpy(ROWS), torch.ones(6, 2, 2), r"y must be .* of shape \(6, 2, 2\)"),
         (torch.from_numpy(ROWS) * 1j, TARGETS, "real numbers; .*complex128"),
         (ROWS, None, "requires y"),
-        (1e200 * ROWS, TARGETS, "too large to square"),
+        (1e200 * ROWS, TARGETS, "X: numbers are too large to square"),
+        (ROWS, 1e-155 * ROWS[:, :2], "y: numbers are too small to square"),
     ],
 )
 def test_rows_that_cannot_be_fitted_are_refused(X, y, told):

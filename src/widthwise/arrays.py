@@ -10,6 +10,7 @@ from torch import Tensor
 
 from widthwise.columns import Concatenation, reader, stacked
 from widthwise.errors import DataError, UsageError
+from widthwise.linalg import intake
 from widthwise.pairs import Joint, held_out, k_fold
 
 
@@ -165,4 +166,5 @@ def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
     found = np.asarray(labels)
     if found.shape != (n,):
         raise DataError(f"labels have shape {found.shape}; there must be one for each of the {n} rows.")
+    intake.no_gaps("labels", found)
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64))

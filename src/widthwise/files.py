@@ -285,4 +285,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         told = " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in told or "Python objects" in told:  # what numpy advises then is unsafe
+            told = "damaged, or of Python objects, which are not read"
         raise DataError(f"{path} cannot be read as a {path.suffix} file ({told}). Write it again, whole.") from error

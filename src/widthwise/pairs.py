@@ -146,6 +146,8 @@ def _permuted(ids: Int[Tensor, " rows"], groups: Any) -> Int[Tensor, " rows"]:
     """Return each row's place: that of its group (itself, without groups) in a seeded permutation."""
     if groups is not None and np.shape(groups) != (len(ids),):
         raise DataError(f"groups have shape {np.shape(groups)}; there must be one for each of the {len(ids)} rows.")
+    if groups is not None:
+        intake.no_gaps("groups", np.asarray(groups))
     units, inverse = np.unique(np.asarray(ids if groups is None else groups), return_inverse=True)
     if groups is None and len(units) != len(ids):
         raise DataError("row ids must be unique.")
@@ -247,8 +249,12 @@ class Joint:
             UsageError: if this machine has not the memory for them.
         """
         sums = self._in_one_pass() if self.collect is None else self.collect(self)
-        if not all(bool(moments.squares.square().isfinite().all()) for moments in sums):
-            raise DataError("features are too large to square; divide them by a constant, such as their largest.")
+        filled = [moments for moments in sums if moments.n]
+        low = torch.stack([moments.low for moments in filled]).amin(0)
+        high = torch.stack([moments.high for moments in filled]).amax(0)
+        for name, own in self.columns.items():
+            if told := intake.scale_told(low[own], high[own]):
+                raise DataError(f"{name}: features are {told}")
         return sums
 
     def _in_one_pass(self) -> list[Moments]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.columns import CHUNK
 from widthwise.errors import DataError, NumericsWarning
-from widthwise.linalg import krylov, ridge
+from widthwise.linalg import intake, krylov, ridge
 from widthwise.linalg.moments import Moments, merged
 from widthwise.linalg.penalty_path import Optimum
 from widthwise.regression import Options, choose, optimum
@@ -81,9 +81,10 @@ def solve(cells: Sequence[Moments], features: int, options: Options) -> Solution
     if len(cells) < 2:
         raise DataError("there is one row (n_samples = 1); cross-validation needs 2 or more.")
     everything = merged(cells)
-    if not bool(everything.squares.square().isfinite().all()):
-        raise DataError("X or y is too large to square; divide it by a constant, such as its largest value.")
     source, target = torch.arange(features), torch.arange(features, everything.columns)
+    for name, own in (("X", source), ("y", target)):
+        if told := intake.scale_told(everything.low[own], everything.high[own]):
+            raise DataError(f"{name}: numbers are {told}")
     held_out = _HeldOut(cells, source, target, everything.centred_squares[target].cpu(), options)
     best, error = held_out.best(), held_out.error()
     _warn(best, held_out.squares > 0)

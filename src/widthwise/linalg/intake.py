@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from widthwise import native
+from widthwise.errors import DataError
 from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 NARROW = 128  # columns
+LARGE, SMALL = 1e75, 1e-70  # fourth powers of larger numbers, and of smaller ones, are none
 ARGUMENTS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, NUMBER)
 SHORT = {torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16, torch.bool}  # float32 holds them exactly
 
@@ -53,6 +56,23 @@ def extremes(
     extreme = native.function(SOURCE, "extremes", rows.dtype, ARGUMENTS)
     extreme(*given, found.data_ptr(), torch.get_num_threads())
     return found[0], found[1]
+
+
+def scale_told(low: Float[Tensor, " columns"], high: Float[Tensor, " columns"]) -> str | None:
+    """Return what must be done to columns with these extremes before fourth powers are taken; None if nothing."""
+    if not len(low):
+        return None
+    if float(torch.maximum(low.abs(), high.abs()).max()) > LARGE:
+        return "too large to square; divide them by a constant, such as their largest."
+    if 0 < float((high - low).max()) < SMALL:
+        return "too small to square; multiply them by a constant, such as 1 over their largest."
+    return None
+
+
+def no_gaps(what: str, values: np.ndarray) -> None:
+    """Raise a DataError that names the first row of labels or groups that is NaN."""
+    if values.dtype.kind == "f" and len(gaps := np.isnan(values).nonzero()[0]):
+        raise DataError(f"{what}: row {gaps[0]} is nan; give every row one of the {what}.")
 
 
 def compiled() -> ctypes.CDLL | None:

@@ -367,19 +367,19 @@ def _warn(result: SpanError) -> None:
     if result.df > CROWDED * result.rows_fit:
         told.append(
             f"{result.df:.0f} effective degrees of freedom for {result.rows_fit} rows: the error would be lower with "
-            "more rows. Pass extrapolate=True to see how much, or use more rows."
+            "more rows. `extrapolate` tells how much."
         )
     if result.on_edge:
         told.append(
-            f"the best penalty of {result.on_edge} target features is on the grid's edge; pass penalties= with a "
-            "wider grid."
+            f"the best penalty of {result.on_edge} target features is on the grid's edge; a wider grid of "
+            "`penalties` may do better."
         )
     if result.excess is not None and result.residual is not None and result.excess > krylov.TOLERANCE:
         told.append(krylov.told(result.residual, result.excess, result.p_live))
     if result.rounding is not None and result.rounding > krylov.TOLERANCE:
         told.append(
             f"float32 products may have moved an error by {result.rounding:.1g} of its feature's variance, or more: "
-            'the source has directions that are too small for them. Pass precision="float64".'
+            "the source has directions that are too small for them. Use `precision` float64."
         )
     if math.isnan(result.mean):
         told.append(
