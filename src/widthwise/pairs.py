@@ -249,9 +249,10 @@ class Joint:
             UsageError: if this machine has not the memory for them.
         """
         sums = self._in_one_pass() if self.collect is None else self.collect(self)
-        filled = [moments for moments in sums if moments.n]
-        low = torch.stack([moments.low for moments in filled]).amin(0)
-        high = torch.stack([moments.high for moments in filled]).amax(0)
+        for moments in sums:
+            moments.flush()  # here: threads that read them would do it at once
+        low = torch.stack([moments.low for moments in sums]).amin(0)
+        high = torch.stack([moments.high for moments in sums]).amax(0)
         for name, own in self.columns.items():
             if told := intake.scale_told(low[own], high[own]):
                 raise DataError(f"{name}: features are {told}")

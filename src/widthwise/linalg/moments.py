@@ -121,7 +121,7 @@ class Moments:
     @property
     def squares(self) -> Float[Tensor, " columns"]:
         """The sum of (z - shift)^2; NaN for columns selected without their products that have no powers either."""
-        self._flush()
+        self.flush()
         crossed = [block.diagonal() for block in self._blocks]
         known = torch.cat([self._total[:0], *crossed])[: self.powered]
         unknown = self._total.new_full((self.powered - len(known),), torch.nan)
@@ -134,13 +134,13 @@ class Moments:
 
     def products(self, rows: Int[Tensor, " rows"], columns: Int[Tensor, " _"], out: Tensor | None = None) -> Tensor:
         """Return the sum of (z - shift)(z - shift)' of some crossed columns with some of all, in `out` if given."""
-        self._flush()
+        self.flush()
         new = torch.empty(len(rows), len(columns), dtype=torch.float64, device=self.device) if out is None else out
         return half_square.taken(self._blocks, rows, columns, new)
 
     def times(self, V: Float[Tensor, "crossed some"]) -> Float[Tensor, "crossed some"]:
         """Return the sum of (z - shift)(z - shift)' over the crossed columns, times V: without making the matrix."""
-        self._flush()
+        self.flush()
         product = torch.zeros_like(V)
         for (start, stop), block in zip(self._cuts, self._blocks, strict=True):
             square = block[:, : self.crossed - start]
@@ -181,8 +181,8 @@ class Moments:
         if self.shift is None or self.n == 0:
             self.shift = other.shift
         other = other.about(self.shift)
-        self._flush()
-        other._flush()
+        self.flush()
+        other.flush()
         self.n, self.rounding = self.n + other.n, max(self.rounding, other.rounding)
         self._total = self._total + other.total
         self._powers = self._powers + other._powers
@@ -231,7 +231,7 @@ class Moments:
         from safetensors.torch import save_file
 
         assert self.shift is not None, "no rows, no moments"
-        self._flush()
+        self.flush()
         blocks = torch.cat([self.total[:0], *(block.flatten() for block in self._blocks)])
         sums = {"total": self.total, "powers": self._powers, "blocks": blocks, "shift": self.shift}
         sizes = torch.tensor([self.n, self.crossed, self.powered])
@@ -317,7 +317,7 @@ class Moments:
         if self._waiting == ROWS:
             self._add_products(self._buffer)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Bring the products of the rows that wait into the sums, and let go of the buffer."""
         if self._buffer is None:
             return
@@ -358,7 +358,7 @@ def merged(parts: Iterable[Moments]) -> Moments:
     first, *others = [part for part in parts if part.n] or parts[:1]
     if not others:
         return first
-    first._flush()
+    first.flush()
     total = copy.copy(first)  # What `merge` adds up is new: of what is shared nothing changes.
     for part in others:
         total.merge(part)
