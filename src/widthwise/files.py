@@ -179,10 +179,8 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; {what} are read from one file.")
     if path.suffix.lower() == ".npy":
-        try:
+        with _reading(path):
             values = np.load(path, allow_pickle=False)
-        except Exception as error:
-            raise DataError(f"{path} cannot be read as a .npy file ({error}). Write it again, whole.") from error
     elif path.suffix.lower() in (".txt", ".csv"):
         lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         lines = [line.strip() for line in lines[: -1 if lines[-1] == "" else None]]

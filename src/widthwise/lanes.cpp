@@ -343,6 +343,8 @@ struct Kernel {
 
     // Over the rows [y0, y1) of the result and `count` images.
     void add(const Places<T>& dy, const Places<T>& x, int64_t y0, int64_t y1, int64_t count) {
+        if (!count) return;
+        if (sums.empty()) sums.assign((s.outputs + 3) / 4 * each * L, T(0));
         for (int64_t o = 0; o < s.outputs; o += 4)
             up_to_four(s.outputs - o, [&](auto B) {
                 for (int64_t k = 0; k < s.inputs; k++)
@@ -353,6 +355,7 @@ struct Kernel {
     }
 
     void put(T* out) const {
+        if (sums.empty()) return;
         for (int64_t o = 0; o < s.outputs; o++)
             for (int64_t k = 0; k < s.inputs; k++)
                 for (int64_t i = 0; i < s.kernel; i++)
@@ -378,7 +381,6 @@ struct Kernels {
     void add(const Places<T>& dy, const Places<T>& x, int64_t y0, int64_t y1, int64_t count) {
         int64_t most = count / lanes<T, V>() * lanes<T, V>();
         whole.add(dy, x, y0, y1, most);
-        if (most == count) return;
         Places<T> dy_left = dy, x_left = x;
         dy_left.numbers += most, x_left.numbers += most;
         rest.add(dy_left, x_left, y0, y1, count - most);

@@ -144,9 +144,9 @@ def held_out(
 
 def _permuted(ids: Int[Tensor, " rows"], groups: Any) -> Int[Tensor, " rows"]:
     """Return each row's place: that of its group (itself, without groups) in a seeded permutation."""
-    if groups is not None and np.shape(groups) != (len(ids),):
-        raise DataError(f"groups have shape {np.shape(groups)}; there must be one for each of the {len(ids)} rows.")
     if groups is not None:
+        if np.shape(groups) != (len(ids),):
+            raise DataError(f"groups have shape {np.shape(groups)}; there must be one for each of the {len(ids)} rows.")
         intake.no_gaps("groups", np.asarray(groups))
     units, inverse = np.unique(np.asarray(ids if groups is None else groups), return_inverse=True)
     if groups is None and len(units) != len(ids):
@@ -249,12 +249,11 @@ class Joint:
             UsageError: if this machine has not the memory for them.
         """
         sums = self._in_one_pass() if self.collect is None else self.collect(self)
-        for moments in sums:
-            moments.flush()  # here: threads that read them would do it at once
+        squares = torch.stack([moments.squares for moments in sums]).amax(0)  # whole before threads read them
         low = torch.stack([moments.low for moments in sums]).amin(0)
         high = torch.stack([moments.high for moments in sums]).amax(0)
         for name, own in self.columns.items():
-            if told := intake.scale_told(low[own], high[own]):
+            if told := intake.scale_told(squares[own], low[own], high[own]):
                 raise DataError(f"{name}: features are {told}")
         return sums
 

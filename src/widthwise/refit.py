@@ -83,7 +83,7 @@ def solve(cells: Sequence[Moments], features: int, options: Options) -> Solution
     everything = merged(cells)
     source, target = torch.arange(features), torch.arange(features, everything.columns)
     for name, own in (("X", source), ("y", target)):
-        if told := intake.scale_told(everything.low[own], everything.high[own]):
+        if told := intake.scale_told(everything.squares[own], everything.low[own], everything.high[own]):
             raise DataError(f"{name}: numbers are {told}")
     held_out = _HeldOut(cells, source, target, everything.centred_squares[target].cpu(), options)
     best, error = held_out.best(), held_out.error()

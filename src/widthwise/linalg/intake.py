@@ -20,7 +20,7 @@ from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 NARROW = 128  # columns
-LARGE, SMALL = 1e75, 1e-70  # fourth powers of larger numbers, and of smaller ones, are none
+SMALL = 1e-70  # fourth powers of smaller numbers are none
 ARGUMENTS = (POINTER, NUMBER, POINTER, NUMBER, NUMBER, POINTER, NUMBER)
 SHORT = {torch.float16, torch.bfloat16, torch.uint8, torch.int8, torch.int16, torch.bool}  # float32 holds them exactly
 
@@ -58,13 +58,13 @@ def extremes(
     return found[0], found[1]
 
 
-def scale_told(low: Float[Tensor, " columns"], high: Float[Tensor, " columns"]) -> str | None:
-    """Return what must be done to columns with these extremes before fourth powers are taken; None if nothing."""
-    if not len(low):
-        return None
-    if float(torch.maximum(low.abs(), high.abs()).max()) > LARGE:
+def scale_told(
+    squares: Float[Tensor, " columns"], low: Float[Tensor, " columns"], high: Float[Tensor, " columns"]
+) -> str | None:
+    """Return what must be done to columns with these sums of squares and extremes; None if nothing."""
+    if not bool(squares.square().isfinite().all()):
         return "too large to square; divide them by a constant, such as their largest."
-    if 0 < float((high - low).max()) < SMALL:
+    if len(low) and 0 < float((high - low).max()) < SMALL:
         return "too small to square; multiply them by a constant, such as 1 over their largest."
     return None
 
