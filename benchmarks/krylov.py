@@ -23,8 +23,9 @@ from span import Memory, products
 from widthwise.columns import concatenate
 from widthwise.linalg import krylov
 from widthwise.measures.span_error import SpanError, between
-from widthwise.pairs import Joint, held_out
+from widthwise.pairs import Joint
 from widthwise.regression import given
+from widthwise.splits import held_out
 
 FIT, HELD, FIRST = 20_000, 5_000, 50_000  # rows to fit; test rows, and the first of them
 

@@ -21,7 +21,8 @@ import torch
 from widthwise import moment_blocks
 from widthwise.columns import Concatenation
 from widthwise.moment_blocks import Bundle
-from widthwise.pairs import Joint, k_fold
+from widthwise.pairs import Joint
+from widthwise.splits import k_fold
 from widthwise.store import Store
 
 WIDTH, SIZES = 32, (2048, 2000, 2048, 5000, 2048, 20000, 2048, 50000)

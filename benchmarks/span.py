@@ -103,7 +103,8 @@ def every_row(X: np.ndarray, Y: np.ndarray) -> float:
 def growth(X: np.ndarray, Y: np.ndarray) -> list[float]:
     from widthwise.columns import Concatenation
     from widthwise.measures import growth_curve
-    from widthwise.pairs import Joint, Pair, held_out
+    from widthwise.pairs import Joint, Pair
+    from widthwise.splits import held_out
 
     width = X.shape[1] // 16
     groups = {str(k): Concatenation([X[:, k * width : (k + 1) * width]]) for k in range(16)}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from widthwise.pairs import Split
+from widthwise.splits import Split
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,8 @@ W, N = networks(rows=60)
     ("wide", "narrow", "options", "error", "told"),
     [
         (W[:1], N, {"count": 2}, UsageError, "needs 2 or more wide networks.* 1 is given"),
+        ([W[0], W[1], W[0]], N, {"count": 2}, UsageError, r"wide\[2\] is wide\[0\] again; every network is"),
+        (W, [N[0], W[1]], {"count": 2}, UsageError, r"narrow\[1\] is wide\[1\] again"),
         (W[0], N, {"count": 2}, UsageError, "wide must be a list of feature arrays, one a network"),
         (W, [], {"count": 2}, UsageError, "narrow is empty"),
         (W, N, {}, UsageError, r"features do not say how many parameters their networks have: give count \(--count\)"),

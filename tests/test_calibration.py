@@ -82,6 +82,23 @@ def test_where_nothing_can_be_kept_it_is_measured_again(monkeypatch, tmp_path):
     assert len(asked) > len(set(asked))
 
 
+def test_without_a_home_it_is_measured_again_and_what_fails_then_is_told_once(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    def failing(n):
+        raise RuntimeError("no memory on the card")
+
+    monkeypatch.setattr(calibration, "cache_folder", homeless)
+    take(monkeypatch, lambda n: 1.0 if n == 8 else float(n))
+    assert [size(), size()] == [8, 8]
+    monkeypatch.undo()
+    asked = take(monkeypatch, failing)
+    with pytest.raises(RuntimeError, match="no memory"):
+        size(batch=31)
+    assert len(asked) == 1
+
+
 def test_a_size_that_is_given_is_taken(monkeypatch):
     asked = take(monkeypatch, lambda n: 1.0)
     assert calibration.sizes((1, 4, 4), 160, "cpu", 1, 3)(run(), 1000) == 3

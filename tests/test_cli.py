@@ -489,9 +489,11 @@ def test_two_studies_of_one_title_have_reports_of_their_own(widthwise, study):
         (["run", "study.yaml", "--data.rows", "1438"], "digits has 1437 training rows, not 1438"),
         (["list", "netwroks"], 'no family "netwroks"; there are data, networks'),
         (["show", "resnet81"], 'there is no "resnet81"'),
+        (["show", "study.yaml"], "study.yaml is a file: `widthwise plan study.yaml` says what a study file trains"),
         (["show", "resnet18", "--base", "x"], "a width is a fraction such as 1/4, not 'x'"),
         (["span", "wide.npy", "narow.npy"], "there is no file narow.npy. Did you mean narrow.npy?"),
         (["span", "wide.npy", "study.npy"], "there is no file study.npy."),
+        (["span", "wide.npy", "a.npy"], "there is no file a.npy.\n"),
         (["span", "wide.npy", "narrow.npy", "--penalties", "a"], "--penalties takes numbers with commas between"),
         (["span", "wide.npy", "narrow.npy", "--penalties=-1"], "penalties must be"),
         (["span", "wide.npy", "narrow.npy", "--folds", "1"], "folds must be a whole number from 2"),
@@ -531,6 +533,11 @@ def test_bad_input_is_one_clear_error_and_changes_nothing(widthwise, study, pair
     assert "Traceback" not in err
     assert {path for path in tmp_path.iterdir()} - before <= {tmp_path / ".widthwise"}
     assert tree(tmp_path / ".widthwise") == {} or "digits has 1437" in err
+
+
+def test_a_misspelt_option_of_files_is_not_taken_for_a_value_of_a_study(widthwise, pair):
+    code, _, err = widthwise("span", "wide.npy", "narrow.npy", "--fold", "3")
+    assert (code, err) == (2, "error: Unknown option: --fold. Did you mean --folds?\n")
 
 
 def test_what_goes_to_a_reader_that_has_left_is_no_error():

@@ -1,5 +1,7 @@
 """Features side by side, however they come: the same rows as the arrays put together by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -94,7 +96,8 @@ def test_iterables_out_of_step_are_refused():
         ([A[:, 0]], DataError, r"must be a matrix \(rows, columns\), not of shape \(8,\)"),
         ([A[None]], DataError, r"not of shape \(1, 8, 3\)"),
         ([None], DataError, r"not of shape \(\)"),
-        (["file.npy"], DataError, r"not of shape \(\)"),
+        (["file.npy"], UsageError, "file.npy is a path"),
+        ([Path("file.npy")], UsageError, "file.npy is a path"),
         ([(x for x in [A])], UsageError, "a generator can be read only once"),
         ([[A, A], A], UsageError, "an iterable of batches cannot be concatenated with other features; pass arrays"),
     ],

@@ -14,9 +14,10 @@ from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.estimator import SpanRegressor
 from widthwise.linalg import krylov
 from widthwise.measures import span_error
-from widthwise.pairs import Joint, Pair, Part, Split, concatenate
+from widthwise.pairs import Joint, Pair, concatenate
 from widthwise.refit import dealt
 from widthwise.regression import Options
+from widthwise.splits import Part, Split
 
 LEVELS = np.geomspace(0.01, 3, 6)  # of noise: targets want penalties orders of magnitude apart
 

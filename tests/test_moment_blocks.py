@@ -11,7 +11,8 @@ from widthwise import moment_blocks
 from widthwise.columns import Concatenation
 from widthwise.errors import DataError
 from widthwise.moment_blocks import Bundle, collect, kept, place
-from widthwise.pairs import Joint, held_out, k_fold
+from widthwise.pairs import Joint
+from widthwise.splits import held_out, k_fold
 from widthwise.store import Store
 
 N = 700

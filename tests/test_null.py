@@ -18,7 +18,8 @@ from widthwise.layers import initialise
 from widthwise.linalg.intervals import span_gap_interval
 from widthwise.measures.span_error import measure
 from widthwise.networks.base import build
-from widthwise.pairs import Joint, Pair, k_fold
+from widthwise.pairs import Joint, Pair
+from widthwise.splits import k_fold
 
 
 def untrained(units: int, count: int, rows: torch.Tensor, depth: int, stream: str, seed: int) -> list[torch.Tensor]:

@@ -13,7 +13,8 @@ import yaml
 import widthwise
 from widthwise.config import load_study
 from widthwise.data.base import validate
-from widthwise.pairs import Joint, Pair, concatenate, k_fold
+from widthwise.pairs import Joint, Pair, concatenate
+from widthwise.splits import k_fold
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

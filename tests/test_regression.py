@@ -7,8 +7,9 @@ import torch
 import reference_span as reference
 from widthwise.columns import Concatenation
 from widthwise.linalg import penalty_path
-from widthwise.pairs import Joint, held_out, k_fold
+from widthwise.pairs import Joint
 from widthwise.regression import Options, Regression
+from widthwise.splits import held_out, k_fold
 
 PENALTIES = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 N = 160

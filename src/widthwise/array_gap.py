@@ -171,7 +171,7 @@ def span_gap(
     """
     if isinstance(margin, bool) or not isinstance(margin, Real) or not 0 <= margin < math.inf:
         raise UsageError(f"margin must be a number, 0 or more; not {margin!r}.")
-    sides = arrays.networks("wide", wide) | arrays.networks("narrow", narrow)
+    sides = arrays.networks(wide=wide, narrow=narrow)
     S, N = (sum(name.startswith(side) for name in sides) for side in ("wide[", "narrow["))
     if S < 2:
         raise UsageError(

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from widthwise.columns import Concatenation, reader, stacked
+from widthwise.columns import Concatenation, no_gaps, reader, stacked
 from widthwise.errors import DataError, UsageError
-from widthwise.linalg import intake
-from widthwise.pairs import Joint, held_out, k_fold
+from widthwise.pairs import Joint
+from widthwise.splits import held_out, k_fold
 
 
 def joint(given: Mapping[str, Any], tests: Mapping[str, Any], split: str, *, folds: int = 5, **kept: Any) -> Joint:
@@ -85,14 +85,24 @@ def with_tests(
     return Joint(both, rows, _classes(labels, n + m), **kept)
 
 
-def networks(side: str, given: Sequence[Any]) -> dict[str, Concatenation]:
-    """Return the networks of one side, "wide" or "narrow", by name: "wide[0]" is the first; all of one width.
+def networks(**sides: Sequence[Any]) -> dict[str, Concatenation]:
+    """Return the networks of each side, "wide" or "narrow", by name: "wide[0]" is the first; a side's of one width.
 
     Raises:
-        UsageError: if they are not a list, or none.
+        UsageError: if they are not lists, or one is empty, or one array is two networks.
         DataError: if their widths differ.
     """
-    found = {name: reader(features, name) for name, features in listed(side, given).items()}
+    given = {side: listed(side, some) for side, some in sides.items()}
+    together = [pair for some in given.values() for pair in some.items()]
+    for k, (name, features) in enumerate(together):
+        for other, before in together[:k]:
+            if features is before:
+                raise UsageError(f"{name} is {other} again; every network is to be another.")
+    return {name: read for side, some in given.items() for name, read in _of_one_width(side, some).items()}
+
+
+def _of_one_width(side: str, given: Mapping[str, Any]) -> dict[str, Concatenation]:
+    found = {name: reader(features, name) for name, features in given.items()}
     if not found:
         raise UsageError(f"{side} is empty; a span gap needs 2 or more wide networks, and narrow ones.")
     first = found[f"{side}[0]"].columns
@@ -166,5 +176,5 @@ def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
     found = np.asarray(labels)
     if found.shape != (n,):
         raise DataError(f"labels have shape {found.shape}; there must be one for each of the {n} rows.")
-    intake.no_gaps("labels", found)
+    no_gaps("labels", found)
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64))

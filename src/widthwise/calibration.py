@@ -63,8 +63,12 @@ def _rates(run: Run, shape: tuple[int, ...], batch: int, sizes: Sequence[int], d
     key = digest([run.canonical()["network"], how, _machine(device)], 16)
     measured = cache(lambda: _measured(run, shape, batch, sizes, device))
     try:
-        entry = Store(cache_folder()).make("fleets", key, lambda folder: None, lambda: {"rates": measured()})
-    except (StorageError, OSError, RuntimeError):  # no room, no home: measured again the next time
+        folder = cache_folder()
+    except RuntimeError:  # no home: measured again the next time
+        return measured()
+    try:
+        entry = Store(folder).make("fleets", key, lambda folder: None, lambda: {"rates": measured()})
+    except (StorageError, OSError):  # no room
         return measured()
     return {int(n): float(rate) for n, rate in entry.facts["rates"].items()}
 

@@ -303,6 +303,8 @@ def _stored(name: str, common: Common) -> dict[str, Any]:
 
     store = _store(common)
     entry = store.get("runs", name)
+    if entry is None and Path(name).is_file():
+        raise UsageError(f"{name} is a file: `widthwise plan {name}` says what a study file trains.")
     if entry is None:
         known = [member.name for member in catalogue.members()] + ["schema", *store.keys("runs")]
         raise UsageError(
@@ -327,7 +329,7 @@ def _presets(studies: Mapping[str, "Study"], plans: Mapping[str, "Plan"]) -> str
 
 def _misused(error: CycloptsError) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, UnknownOptionError) and "." in text.rstrip("."):
+    if isinstance(error, UnknownOptionError) and re.search(r"--\w+\.\w", text):
         return f"{text} Values of the study go behind the file: run study.yaml --training.epochs 5."
     return text
 

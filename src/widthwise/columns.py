@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -191,7 +192,9 @@ def _part(part: Any) -> Any:
         return part
     if isinstance(part, Iterator):
         raise UsageError("a generator can be read only once; pass a list of batches or an object that starts again.")
-    batches = isinstance(part, Iterable) and not hasattr(part, "__array__") and not isinstance(part, str | bytes)
+    if isinstance(part, str | PurePath):
+        raise UsageError(f"{part} is a path; give what is in it, such as numpy.load(path, mmap_mode='r').")
+    batches = isinstance(part, Iterable) and not hasattr(part, "__array__") and not isinstance(part, bytes)
     if batches and not (isinstance(part, Sequence) and part and np.ndim(part[0]) != 2):
         return _Batches(part)
     try:
@@ -235,6 +238,12 @@ def matrix(batch: Any) -> Tensor:
         raise DataError(f"a batch of features must be a matrix (rows, columns), not of shape {tuple(tensor.shape)}.")
     _check_real(tensor)
     return tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
+
+
+def no_gaps(what: str, values: np.ndarray) -> None:
+    """Raise a DataError that names the first row of labels or groups that is NaN."""
+    if values.dtype.kind == "f" and len(gaps := np.isnan(values).nonzero()[0]):
+        raise DataError(f"{what}: row {gaps[0]} is nan; give every row one of the {what}.")
 
 
 def _check_real(matrix: Tensor | np.ndarray) -> None:

@@ -242,7 +242,8 @@ def _existing(path: str | Path) -> Path:
     if not path.exists():
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         siblings = [name for name in beside if Path(name).suffix.lower() in {path.suffix.lower(), *READERS}]
-        raise UsageError(f"there is no file {path}.{nearest(path.name, siblings)}")
+        alike = [name for name in siblings if nearest(path.stem, [Path(name).stem])]  # by more than their endings
+        raise UsageError(f"there is no file {path}.{nearest(path.name, alike)}")
     return path
 
 

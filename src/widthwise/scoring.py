@@ -16,8 +16,9 @@ from widthwise.config import Run, digest
 from widthwise.design import Comparison, Net
 from widthwise.measures.base import Score, Trained
 from widthwise.moment_blocks import Bundle
-from widthwise.pairs import Joint, Pair, Part, Split, held_out, k_fold
+from widthwise.pairs import Joint, Pair
 from widthwise.samples import Samples
+from widthwise.splits import Part, Split, held_out, k_fold
 from widthwise.store import Store, save_tensors
 from widthwise.training import Interrupted
 

@@ -7,7 +7,8 @@ import torch
 from widthwise.columns import Concatenation
 from widthwise.errors import UsageError
 from widthwise.linalg import memory
-from widthwise.pairs import Joint, held_out
+from widthwise.pairs import Joint
+from widthwise.splits import held_out
 
 CPU = torch.device("cpu")
 

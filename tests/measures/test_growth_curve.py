@@ -10,7 +10,8 @@ from widthwise.columns import Concatenation
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg import limits, nested, penalty_path
 from widthwise.measures import growth_curve, span_error
-from widthwise.pairs import Joint, Pair, held_out, k_fold
+from widthwise.pairs import Joint, Pair
+from widthwise.splits import held_out, k_fold
 
 SPLITS = {
     "folds": k_fold("validation", torch.arange(400), 3),

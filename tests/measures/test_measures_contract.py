@@ -19,7 +19,8 @@ from widthwise import family
 from widthwise.columns import Concatenation
 from widthwise.errors import NumericsWarning
 from widthwise.measures.base import TRANSFORMATIONS, Score
-from widthwise.pairs import Joint, Pair, k_fold
+from widthwise.pairs import Joint, Pair
+from widthwise.splits import k_fold
 
 ROOT = Path(__file__).parents[2]
 EVERY = family.names("measures")

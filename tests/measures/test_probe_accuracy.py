@@ -15,7 +15,8 @@ from widthwise.columns import Concatenation
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg.logistic import log_loss, logistic
 from widthwise.measures.probe_accuracy import DECADES, Part, measure, probe
-from widthwise.pairs import Joint, Pair, Split
+from widthwise.pairs import Joint, Pair
+from widthwise.splits import Split
 
 
 @pytest.fixture(autouse=True)

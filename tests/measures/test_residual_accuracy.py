@@ -10,7 +10,8 @@ from widthwise.columns import Concatenation
 from widthwise.errors import UsageError
 from widthwise.measures import residual_accuracy
 from widthwise.measures.residual_accuracy import measure
-from widthwise.pairs import Joint, Pair, k_fold
+from widthwise.pairs import Joint, Pair
+from widthwise.splits import k_fold
 
 n = 1500
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from widthwise import seeds
 from widthwise.columns import Concatenation
 from widthwise.measures import span_error
-from widthwise.pairs import Joint, Pair, Split, held_out, k_fold
+from widthwise.pairs import Joint, Pair
 from widthwise.regression import Options
+from widthwise.splits import Split, held_out, k_fold
 
 P, TARGETS, NOISE = 6, 8, 0.5
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 import reference_span as reference
-from widthwise import arrays, pairs, regression
+from widthwise import arrays, regression, splits
 from widthwise.columns import concatenate
 from widthwise.errors import DataError, NumericsWarning, UsageError
 from widthwise.linalg import krylov, penalty_path, ridge
@@ -132,7 +132,7 @@ def random(seed):
 
 def test_it_equals_the_direct_computation_in_folds(awkward):
     X, Y, bound = awkward
-    split = pairs.k_fold("validation", torch.arange(len(X)))
+    split = splits.k_fold("validation", torch.arange(len(X)))
     truth, result = reference.truth(X, Y, split, PENALTIES), quiet(X, Y, **GIVEN)
     assert off(result.path, truth.path) < bound
     error, chosen = reference.choose(truth)
@@ -143,7 +143,7 @@ def test_it_equals_the_direct_computation_in_folds(awkward):
 def test_it_equals_the_direct_computation_on_test_rows(awkward, random):
     X, Y, bound = awkward
     fit, score = np.split(random.permutation(len(X)), [len(X) * 6 // 10])
-    split = pairs.held_out("test", torch.arange(len(fit)), len(fit) + torch.arange(len(score)))
+    split = splits.held_out("test", torch.arange(len(fit)), len(fit) + torch.arange(len(score)))
     rows = np.concatenate([fit, score])
     truth = reference.truth(X[rows], Y[rows], split, PENALTIES)
     constant = np.logical_or(*(Y[some].max(0) == Y[some].min(0) for some in (fit, score)))  # these have no error
@@ -170,7 +170,7 @@ def test_it_equals_the_direct_computation_on_test_rows(awkward, random):
 def test_it_equals_the_direct_computation_with_options(data, options, random):
     X, Y = data(random)
     groups = random.integers(len(X) // 3, size=len(X)) if options.pop("groups", False) else None
-    split = pairs.k_fold("validation", torch.arange(len(X)), options.get("folds", 5), groups)
+    split = splits.k_fold("validation", torch.arange(len(X)), options.get("folds", 5), groups)
     truth = reference.truth(X, Y, split, PENALTIES, standardize=options.get("standardize", False))
     result = quiet(X, Y, groups=groups, **GIVEN | options)
     assert off(result.path, truth.path) < bound(data)
@@ -188,7 +188,7 @@ def test_within_classes_it_equals_the_direct_computation(data, random):
     labels[0] = 9  # a class of one row: others' mean stands in for what no row to fit tells
     spread = np.where(X.max(0) > X.min(0), X.std(0), 0)  # a constant's deviation is rounding
     X, Y = X + spread * (labels[:, None] % 4), Y + 5 * Y.std(0) * (labels[:, None] % 4)
-    split = pairs.k_fold("validation", torch.arange(len(X)))
+    split = splits.k_fold("validation", torch.arange(len(X)))
     truth = reference.truth(X, Y, split, PENALTIES, labels)
     result = quiet(X, Y, labels=labels, **GIVEN)
     error, _ = reference.choose(truth)
@@ -199,7 +199,7 @@ def test_within_classes_it_equals_the_direct_computation(data, random):
 
 def test_directions_that_all_but_vanish_cost_digits_at_the_smallest_penalty_alone(random):
     X, Y = decaying(random)
-    split = pairs.k_fold("validation", torch.arange(len(X)))
+    split = splits.k_fold("validation", torch.arange(len(X)))
     truth, path = reference.truth(X, Y, split, PENALTIES).path, quiet(X, Y, **GIVEN).path
     assert off(path[1:], truth[1:]) < 1e-8
     assert off(path[:1], truth[:1]) < 1e-6
@@ -210,10 +210,10 @@ def test_directions_that_all_but_vanish_cost_digits_at_the_smallest_penalty_alon
 def test_errors_of_fewer_rows_are_those_of_fits_on_those_rows(data, split, random):
     X, Y = data(random)
     if split == "validation":
-        rows, result = pairs.k_fold(split, torch.arange(len(X))), quiet(X, Y, extrapolate=True, **GIVEN)
+        rows, result = splits.k_fold(split, torch.arange(len(X))), quiet(X, Y, extrapolate=True, **GIVEN)
     else:
         n = len(X) * 6 // 10
-        rows = pairs.held_out(split, torch.arange(n), torch.arange(n, len(X)))
+        rows = splits.held_out(split, torch.arange(n), torch.arange(n, len(X)))
         tests = {"source_test": X[n:], "target_test": Y[n:]}
         result = quiet(X[:n], Y[:n], split=split, extrapolate=True, **tests, **GIVEN)
     supported = np.setdiff1d(np.arange(Y.shape[1]), result.constant_features + result.unsupported_features)
@@ -229,7 +229,7 @@ def test_errors_of_fewer_rows_are_those_of_fits_on_those_rows(data, split, rando
 def test_the_summaries_are_those_of_the_direct_computation(random):
     X, Y = rare(random)
     Y = np.hstack([Y, np.full((len(Y), 2), 3.3), 1e-9 * Y[:, :1]])
-    split = pairs.k_fold("validation", torch.arange(len(X)))
+    split = splits.k_fold("validation", torch.arange(len(X)))
     truth = reference.truth(X, Y, split, PENALTIES)
     constant, supported = reference.support(Y, split)
     error = np.where(constant, np.nan, reference.choose(truth)[0])
@@ -249,7 +249,7 @@ def test_the_summaries_are_those_of_the_direct_computation(random):
 
 def test_it_is_one_less_the_pooled_r2_of_scikit_learn(random):
     X, Y = plain(random)
-    split = pairs.k_fold("validation", torch.arange(len(X)))
+    split = splits.k_fold("validation", torch.arange(len(X)))
     predicted = np.empty_like(Y)
     for part in split.parts:
         fit, score = (reference.rows_of(split, cells) for cells in (part.fit, part.score))
@@ -360,7 +360,7 @@ def test_standardized_sources_make_it_invariant_to_the_scale_of_columns(random):
 
 def fits_on_scored_rows(monkeypatch):
     def leaky(*args, **options):
-        split = pairs.k_fold(*args, **options)
+        split = splits.k_fold(*args, **options)
         return replace(split, parts=tuple(replace(part, fit=part.fit + part.score) for part in split.parts))
 
     monkeypatch.setattr(arrays, "k_fold", leaky)
@@ -428,7 +428,7 @@ def scales_penalties_by_all_columns(monkeypatch):
 )
 def test_the_direct_computation_finds(mutate, random, monkeypatch):
     X, Y = dead_and_twice(random)
-    truth = reference.truth(X, Y, pairs.k_fold("validation", torch.arange(len(X))), PENALTIES)
+    truth = reference.truth(X, Y, splits.k_fold("validation", torch.arange(len(X))), PENALTIES)
     error = reference.choose(truth)[0]
     assert off(quiet(X, Y, **GIVEN).per_feature, error) < 1e-8
     mutate(monkeypatch)
@@ -481,7 +481,7 @@ def test_extrapolations_follow_their_formulas(random):
     Y = X @ (W / np.linalg.norm(W, axis=0)) + random.normal(size=(800, 30))
     result = quiet(X, Y, extrapolate=True, **GIVEN)
     F = result.extrapolated
-    split = pairs.k_fold("validation", torch.arange(len(X)))
+    split = splits.k_fold("validation", torch.arange(len(X)))
     for size in ("quarter", "half"):
         truth = reference.truth(X, Y, split, PENALTIES, size=size)
         assert F[size] == pytest.approx(reference.choose(truth)[0].mean(), rel=1e-9)
@@ -627,9 +627,18 @@ def test_rows_too_few_for_any_supported_feature_are_warned_of(random):
     assert str(result).startswith("too few rows to say what source spans of target: mean over all ")
 
 
+def test_labels_that_leave_nothing_within_a_class_are_warned_of(random):
+    X, Y = plain(random, n=600)
+    with pytest.warns(NumericsWarning, match="no target feature varies within a class.*are `labels` classes?"):
+        result = span_error(X, Y, labels=range(600))
+    assert result.to_dict()["within_class"] is None
+    assert result.mean == span_error(X, Y).mean
+
+
 def test_sources_that_do_not_vary_leave_the_mean(random):
     _, Y = plain(random)
-    result = quiet(np.ones((len(Y), 3)), Y)
+    with pytest.warns(NumericsWarning, match="none of the 3 source features varies on the rows that fit"):
+        result = span_error(np.ones((len(Y), 3)), Y)
     assert result.p_live == 0
     assert result.mean == pytest.approx(1, abs=0.05)
     assert set(result.penalty) == {np.inf}
@@ -667,6 +676,7 @@ VARYING = np.random.default_rng(0).normal(size=(100, 2))
             DataError,
             "source: features must be real numbers, not of type complex64",
         ),
+        (("wide.npy", VARYING), {}, UsageError, r"source: wide.npy is a path; give what is in it, such as numpy.load"),
         (((x for x in [VARYING]), VARYING), {}, UsageError, "a generator can be read only once; pass a list"),
         ((VARYING * 1e200, VARYING), {}, DataError, "source: features are too large to square; divide them by a const"),
         ((VARYING, VARYING * 1e-155), {}, DataError, "target: features are too small to square; multiply them by a"),
@@ -679,7 +689,12 @@ VARYING = np.random.default_rng(0).normal(size=(100, 2))
         ((VARYING, VARYING), {"groups": np.arange(100) % 3}, UsageError, "from 2 to the number of groups, 3; not 5"),
         ((VARYING, VARYING), {"folds": 1}, UsageError, "folds must be a whole number from 2 to .* rows, 100; not 1"),
         ((VARYING, VARYING), {"folds": 101}, UsageError, "folds must be a whole number from 2 .* rows, 100; not 101"),
-        ((VARYING[:1], VARYING[:1]), {}, UsageError, "from 2 to the number of rows, 1; not 5"),
+        (
+            (VARYING[:1], VARYING[:1]),
+            {},
+            UsageError,
+            "folds take 2 rows or more, since .* not fit; not 1",
+        ),
         (
             (VARYING, VARYING),
             {"precision": "float16"},

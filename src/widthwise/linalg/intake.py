@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from widthwise import native
-from widthwise.errors import DataError
 from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -67,12 +65,6 @@ def scale_told(
     if len(low) and 0 < float((high - low).max()) < SMALL:
         return "too small to square; multiply them by a constant, such as 1 over their largest."
     return None
-
-
-def no_gaps(what: str, values: np.ndarray) -> None:
-    """Raise a DataError that names the first row of labels or groups that is NaN."""
-    if values.dtype.kind == "f" and len(gaps := np.isnan(values).nonzero()[0]):
-        raise DataError(f"{what}: row {gaps[0]} is nan; give every row one of the {what}.")
 
 
 def compiled() -> ctypes.CDLL | None:

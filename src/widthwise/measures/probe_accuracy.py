@@ -22,7 +22,8 @@ from widthwise.linalg.intervals import wilson
 from widthwise.linalg.logistic import LogisticPath, log_loss
 from widthwise.linalg.probe_path import DECADES, TIE, path
 from widthwise.measures.base import Score, accuracy_score
-from widthwise.pairs import Pair, Split, held_out, k_fold
+from widthwise.pairs import Pair
+from widthwise.splits import Split, held_out, k_fold
 from widthwise.words import for_json
 
 VERSION = 3

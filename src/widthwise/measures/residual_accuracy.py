@@ -17,8 +17,9 @@ from widthwise.errors import UsageError
 from widthwise.linalg.logistic import LogisticPath
 from widthwise.linalg.probe_path import DECADES, TIE, path
 from widthwise.measures.base import Score, accuracy_score
-from widthwise.pairs import Joint, Pair, Part
+from widthwise.pairs import Joint, Pair
 from widthwise.regression import Options, Regression
+from widthwise.splits import Part
 
 VERSION = 2
 COST = 25

@@ -18,8 +18,9 @@ from widthwise import arrays, seeds
 from widthwise.errors import DataError, NumericsWarning
 from widthwise.linalg import intervals, krylov, limits
 from widthwise.measures.base import Score
-from widthwise.pairs import BLOCKS, SUPPORT_ROWS, Joint, Pair
+from widthwise.pairs import SUPPORT_ROWS, Joint, Pair
 from widthwise.regression import Options, Regression, given
+from widthwise.splits import BLOCKS
 from widthwise.words import for_json
 
 VERSION = 1
@@ -219,7 +220,9 @@ def between(
     result = _spanned(pair, options, row_blocks=row_interval, extrapolate=extrapolate)
     if result.constant == len(result.per_feature):
         n = sum(int((joint.split.cell == k).sum()) for k in joint.split.fit_cells)
-        raise DataError(f"none of the {result.constant} {target} features varies on the {n} rows that fit.")
+        raise DataError(
+            f"none of the {result.constant} {target} features varies on the {n} rows that fit; give features that do."
+        )
     if joint.labels is not None:
         within = _spanned(pair, replace(options, within_class=True), row_blocks=False)
         result = replace(result, within_class=within.mean)
@@ -262,7 +265,7 @@ def measure(
 def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: bool = False) -> SpanError:
     joint, regression = pair.joint, _regression(pair, options)
     place = regression.local(pair.target)
-    constant, supported = _support(pair)
+    constant, supported = pair.support
     squares = regression.squares[place]
     undefined = constant | (squares == 0)  # 0: it has one value on all scored rows, or within every class
     supported = supported & ~undefined
@@ -271,7 +274,7 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
     error = torch.where(undefined, torch.nan, choice.error)
     blocks = regression.block_sums(place, choice) if row_blocks else None
     interval = None
-    if blocks is not None and bool(supported.any()) and _filled(joint) >= BLOCKS:
+    if blocks is not None and bool(supported.any()) and joint.split.filled >= BLOCKS:
         interval = intervals.row_interval(*blocks, supported, generator=seeds.stream(0, "row bootstrap"))
         # The sums are at the grid's penalties, the errors at the spline's: those say where the centre is.
         interval = intervals.shifted(interval, _mean(error[supported]) - interval.value)
@@ -302,22 +305,8 @@ def _spanned(pair: Pair, options: Options, *, row_blocks: bool, extrapolate: boo
     )
 
 
-def _support(pair: Pair) -> tuple[Bool[Tensor, " targets"], Bool[Tensor, " targets"]]:
-    """Return which of a pair's target features are constant and which supported, found out once a joint."""
-    kept = pair.joint.kept.setdefault("support", {})
-    if pair.target not in kept:
-        kept[pair.target] = pair.joint.support(pair.target_columns)
-    return kept[pair.target]
-
-
 def _largest(each: Float[Tensor, " targets"] | None, supported: Bool[Tensor, " targets"]) -> float | None:
     return None if each is None or not bool(supported.any()) else float(each[supported].max())
-
-
-def _filled(joint: Joint) -> int:
-    """Return how many row blocks have rows: too few for an interval where rows or groups are few."""
-    block = joint.split.block
-    return len(block[block >= 0].unique())
 
 
 def _regression(pair: Pair, options: Options, size: str = "fit") -> Regression:
@@ -364,6 +353,10 @@ def _summaries(
 
 def _warn(result: SpanError) -> None:
     told = []
+    if not result.p_live:
+        told.append(f"none of the {result.p} {result.source} features varies on the rows that fit: nothing is spanned.")
+    if result.within_class is not None and math.isnan(result.within_class) and not math.isnan(result.mean):
+        told.append("no target feature varies within a class, so there is no within_class: are `labels` classes?")
     if result.df > CROWDED * result.rows_fit:
         told.append(
             f"{result.df:.0f} effective degrees of freedom for {result.rows_fit} rows: the error would be lower with "
