@@ -1,7 +1,5 @@
 """Convolutions and batch norms whose vectors hold images, against PyTorch's own."""
 
-from functools import partial
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -38,13 +36,6 @@ def with_gradients(function, *tensors):
     y = function(*own)
     y.sin().sum().backward()
     return [y.detach(), *(t.grad for t in own)]
-
-
-def apart(x, layer, *how):
-    """Return the batch norm of a convolution, one after the other."""
-    weight, *norm = layer.tensors
-    y = lanes.convolve(x, weight, None, layer.stride, layer.padding)
-    return lanes.batch_norm(y, *norm, layer.momentum, layer.eps, *how)
 
 
 def assert_equal(ours, theirs):
@@ -98,81 +89,6 @@ def test_a_batch_norm_its_gradients_and_its_statistics_are_pytorchs(shape, behin
 
         found.append([*with_gradients(step, x, weight, bias, *added), mean, var])
     assert_equal(*found)
-
-
-@needs_compiler
-@pytest.mark.parametrize("behind", ["", "relu", "added", "added relu"])
-@pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
-def test_a_convolution_and_its_batch_norm_are_the_two_of_them(shape, behind, seed):
-    batch, inputs, outputs, h, w, kernel, stride = shape
-    padding, relu, found = kernel // 2, "relu" in behind, []
-    x, weight = drawn(seed, batch, inputs, h, w), drawn(seed, outputs, inputs, kernel, kernel)
-    scale, bias = drawn(seed, outputs), drawn(seed, outputs, 1)[:, 0]
-    added = [drawn(seed, *F.conv2d(x, weight, None, stride, padding).shape)] if "added" in behind else []
-
-    for both in (lanes.convolved_batch_norm, apart):
-        mean, var = drawn(seed, outputs, 2)[:, 0].clone(), drawn(seed, outputs, 3)[:, 0].square()
-
-        def step(x, weight, scale, bias, *added, both=both, mean=mean, var=var):
-            layer = lanes.Normed((weight, mean, var, scale, bias), stride, padding, 0.1, 1e-5)
-            return both(x, layer, *(added or [None]), relu)
-
-        found.append([*with_gradients(step, x, weight, scale, bias, *added), mean, var])
-    assert_equal(*found)
-    assert lanes.lies(found[0][0])
-
-
-@needs_compiler
-@pytest.mark.parametrize("padding", [0, 1, 2])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-def test_a_convolution_and_its_batch_norm_are_the_two_of_them_with_any_padding_and_stride(padding, stride, seed):
-    x, weight, unit = drawn(seed, 18, 3, 6, 5), drawn(seed, 5, 3, 3, 3), torch.ones(5, dtype=torch.float64)
-
-    def both(x, weight, of):
-        norm = (unit * 0, unit.clone(), unit, unit * 0)
-        return of(x, lanes.Normed((weight, *norm), stride, padding, 0.1, 1e-5), None, True)
-
-    ours, theirs = (with_gradients(partial(both, of=of), x, weight) for of in (lanes.convolved_batch_norm, apart))
-    assert_equal(ours, theirs)
-
-
-# batch, inputs, hidden, outputs, height, width, stride; kernel and stride of the second
-RESIDUALS = [
-    (16, 4, 4, 4, 8, 8, 1, 3, 1),
-    (21, 3, 5, 5, 6, 7, 2, 3, 1),
-    (33, 8, 8, 8, 4, 4, 1, 1, 1),
-    (200, 32, 32, 32, 16, 16, 1, 3, 1),  # more than is kept in the cache at a time
-    (200, 2, 40, 3, 16, 16, 1, 3, 2),  # of what is behind the first more than of the second's result
-    (200, 2, 3, 40, 16, 16, 1, 3, 1),
-]
-
-
-@needs_compiler
-@pytest.mark.parametrize("itself", [True, False])
-@pytest.mark.parametrize("shape", RESIDUALS, ids=str)
-def test_a_residual_is_its_four_layers_and_their_gradients(shape, itself, seed):
-    batch, inputs, hidden, outputs, h, w, stride, kernel, then = shape
-    itself, found = itself and inputs == outputs and stride == then == 1, []
-    x, one = drawn(seed, batch, inputs, h, w), drawn(seed, hidden, inputs, 3, 3)
-    two = drawn(seed, outputs, hidden, kernel, kernel)
-    norms = [drawn(seed + k, count) for k, count in enumerate((hidden, hidden, outputs, outputs))]
-    y = F.conv2d(F.conv2d(x, one, None, stride, 1), two, None, then, kernel // 2)
-    added = [] if itself else [drawn(seed, *y.shape)]
-
-    def theirs(x, first, second, added=None):
-        return apart(apart(x, first, None, True), second, x if added is None else added, True)
-
-    for both in (lanes.residual, theirs):
-        running = [of(count, dtype=torch.float64) for count in (hidden, outputs) for of in (torch.zeros, torch.ones)]
-
-        def step(x, one, two, s1, b1, s2, b2, *added, both=both, running=running):
-            first = lanes.Normed((one, *running[:2], s1, b1), stride, 1, 0.1, 1e-5)
-            second = lanes.Normed((two, *running[2:], s2, b2), then, kernel // 2, 0.1, 1e-5)
-            return both(x, first, second, *added)
-
-        found.append([*with_gradients(step, x, one, two, *norms, *added), *running])
-    assert_equal(*found)
-    assert lanes.lies(found[0][0])
 
 
 @needs_compiler

@@ -1,451 +1,30 @@
-// Layers of one thin network, by vectors that are full. Of convolutions and batch norms they hold images: a tensor is
-// [channels][height][width][images]. Of attention they hold tokens that ask. One thread; sums in an order that depends
-// on the sizes alone.
+// Layers of one thin network, each by itself: convolutions and batch norms whose vectors hold images, attention whose
+// vectors hold tokens that ask.
 
-#include <algorithm>
-#include <cmath>
-#include <type_traits>
-#include <utility>
-
-#include "vectors.hpp"
+#include "lanes.hpp"
 
 namespace {
 
 template <class T>
-struct Vector;
-template <>
-struct Vector<float> {
-    typedef float type __attribute__((vector_size(BYTES)));
-};
-template <>
-struct Vector<double> {
-    typedef double type __attribute__((vector_size(BYTES)));
-};
-
-// One image at a time: what is left where images do not fill a vector.
-template <class T>
-struct One {
-    typedef T type __attribute__((vector_size(sizeof(T))));
-};
-
-template <class T, class V>
-constexpr int lanes() {
-    return sizeof(V) / sizeof(T);
-}
-
-struct Sizes {
-    int64_t inputs, outputs, height, width, images, kernel, stride, padding;
-
-    int64_t rows() const { return (height + 2 * padding - kernel) / stride + 1; }  // of the result
-    int64_t columns() const { return (width + 2 * padding - kernel) / stride + 1; }
-};
-
-// A function of its own: within a larger one compilers keep its sums in memory, three times as slow.
-#define APART __attribute__((noinline))
-
-// Call f with a constant of 1 to 4: as many results as there are, four at most, so that their sums are registers.
-template <class F>
-inline void up_to_four(int64_t count, F f) {
-    if (count >= 4)
-        f(std::integral_constant<int, 4>());
-    else if (count == 3)
-        f(std::integral_constant<int, 3>());
-    else if (count == 2)
-        f(std::integral_constant<int, 2>());
-    else
-        f(std::integral_constant<int, 1>());
-}
-
-// The rows (or columns) of a source that one row of the result takes, and with which row of the kernel.
-struct Line {
-    int64_t from[3], tap[3];
-    int count;
-};
-
-// Forward, row y of the result takes rows stride * y + tap - padding of the source. Backward, row y of the source was
-// taken by every row r of the result with stride * r + tap - padding = y.
-inline Line line(const Sizes& s, int64_t y, int64_t sources, bool back) {
-    Line found{{}, {}, 0};
-    for (int64_t k = 0; k < s.kernel; k++) {
-        int64_t i = back ? s.kernel - 1 - k : k;  // so that rows of the source come in order
-        int64_t r = back ? y + s.padding - i : y * s.stride + i - s.padding;
-        if (back && (r < 0 || r % s.stride)) continue;
-        if (back) r /= s.stride;
-        if (r < 0 || r >= sources) continue;
-        found.from[found.count] = r;
-        found.tap[found.count++] = i;
-    }
-    return found;
-}
-
-constexpr int64_t CACHE = 200000;     // bytes of a source that are kept at a time
-constexpr int64_t BEYOND = 5 * LINE;  // bytes by which a row begins further than a power of 2, at which caches collide
-
-// Numbers of a source where they lie: [channels][...], as many in each channel.
-template <class T>
-struct Plain {
-    const T* numbers;
-    int64_t plane;
-
-    void put(int64_t channel, int64_t at, int64_t count, T* to) const {
-        std::memcpy(to, numbers + channel * plane + at, count * sizeof(T));
-    }
-};
-
-// Where rows lie: pixels of a row `step` apart; of those that are kept, row r in slot r % slots.
-template <class T>
-struct Places {
-    const T* numbers;
-    int64_t plane, row, step, slots;
-
-    const T* at(int64_t channel, int64_t r) const { return numbers + channel * plane + (slots ? r % slots : r) * row; }
-};
-
-// The rows of a source that one row of the result takes, of all channels and some images: [channels][kernel][width]
-// [together], row r in slot r % kernel. The source puts them there: `Plain` copies.
-template <class T, class Source>
-struct Rows {
-    const Source& source;
-    int64_t channels, width, images, slots, together, stride;
-    Room<T> kept;
-    std::vector<int64_t> there;
-
-    Rows(const Source& source, int64_t channels, int64_t width, int64_t images, int64_t slots, int64_t least)
-        : source(source), channels(channels), width(width), images(images), slots(slots), there(slots, -1) {
-        int64_t fit = CACHE / int64_t(sizeof(T)) / (channels * slots * width) / least * least;
-        int64_t all = (images + least - 1) / least * least;
-        together = fit < least ? least : fit < all ? fit : all;
-        stride = width * together + BEYOND / sizeof(T);
-        kept.assign(channels * slots * stride, T(0));
-    }
-
-    int64_t plane() const { return slots * stride; }
-
-    Places<T> places() const { return {kept.data(), plane(), stride, together, slots}; }
-
-    void forget() { there.assign(slots, -1); }
-
-    // Put a row there if it is not, and return where it begins.
-    int64_t take(int64_t r, int64_t first, int64_t count) {
-        int64_t begin = r % slots * stride, at = r * width * images + first;
-        if (there[r % slots] == r) return begin;
-        there[r % slots] = r;
-        for (int64_t c = 0; c < channels; c++) {
-            T* to = kept.data() + c * plane() + begin;
-            if (count == images && count == together)
-                source.put(c, at, width * images, to);
-            else
-                for (int64_t x = 0; x < width; x++) source.put(c, at + x * images, count, to + x * together);
-        }
-        return begin;
-    }
-};
-
-constexpr int A = 2;  // vectors of images that are computed together
-
-// sum[b] += weight of (source k, result b) * in[k], for K sources and B results.
-template <class T, class V, int B, int K, int A>
-inline void accumulate(const T* in, int64_t plane, const T* weight, int64_t of_source, int64_t of_result,
-                       V (&sum)[B][A]) {
-    for (int k = 0; k < K; k++) {
-        V x[A];
-        for (int a = 0; a < A; a++) x[a] = load<V>(in + k * plane + a * lanes<T, V>()), hold(x[a]);
-        for (int b = 0; b < B; b++)
-            for (int a = 0; a < A; a++) sum[b][a] += weight[k * of_source + b * of_result] * x[a];
-    }
-}
-
-// out[c] = sum over taps and sources of weight * in, for B channels c of the result and A vectors of images.
-template <class T, int B, int A, class In>
-APART void vectors(const Line& rows, const Line& columns, const In& in, int64_t first, const T* weight, const T* bias,
-                   const T* added, T* out, int64_t out_plane, int64_t count) {
-    typedef typename Vector<T>::type V;
-    constexpr int L = lanes<T, V>();
-    V sum[B][A];
-    for (int b = 0; b < B; b++)
-        for (int a = 0; a < A; a++) sum[b][a] = V{} + (bias ? bias[b] : T(0));
-    int64_t plane = in.plane();
-    for (int i = 0; i < rows.count; i++)
-        for (int j = 0; j < columns.count; j++) {
-            const T* p = in.kept.data() + rows.from[i] + columns.from[j] + first;
-            const T* w = weight + (rows.tap[i] * in.slots + columns.tap[j]) * in.channels * B;
-            int64_t k = 0;
-            for (; k + 4 <= in.channels; k += 4, p += 4 * plane, w += 4 * B)
-                accumulate<T, V, B, 4>(p, plane, w, B, 1, sum);
-            for (; k < in.channels; k++, p += plane, w += B) accumulate<T, V, B, 1>(p, plane, w, B, 1, sum);
-        }
-    for (int b = 0; b < B; b++)
-        for (int a = 0; a < A; a++) {
-            int64_t at = b * out_plane + a * L;
-            if (count >= (a + 1) * L)
-                store(out + at, added ? sum[b][a] + load<V>(added + at) : sum[b][a]);
-            else
-                for (int l = 0; l < count - a * L; l++)
-                    out[at + l] = added ? sum[b][a][l] + added[at + l] : sum[b][a][l];
-        }
-}
-
-template <class T, int B, class In>
-void pixel(const Line& rows, const Line& columns, const In& in, const T* weight, const T* bias, const T* added, T* out,
-           int64_t out_plane, int64_t count) {
-    const auto plus = [&](int64_t n) { return added ? added + n : nullptr; };
-    constexpr int64_t step = A * lanes<T, typename Vector<T>::type>();
-    int64_t n = 0;
-    if constexpr (sizeof(typename Vector<T>::type) == 64)  // of which there are twice as many registers
-        for (; n + 2 * step <= count; n += 2 * step)
-            vectors<T, B, 2 * A>(rows, columns, in, n, weight, bias, plus(n), out + n, out_plane, 2 * step);
-    for (; n < count; n += step)
-        vectors<T, B, A>(rows, columns, in, n, weight, bias, plus(n), out + n, out_plane,
-                         count - n < step ? count - n : step);
-}
-
-// The weights of each four results, packed as [tap][source][four]; results and sources change places on the way back.
-template <class T>
-std::vector<T> packed(const Sizes& s, const T* weight, bool back) {
-    int64_t area = s.kernel * s.kernel, sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
-    std::vector<T> found(area * sources * results);
-    T* into = found.data();
-    for (int64_t first = 0; first < results; first += 4)
-        for (int64_t t = 0; t < area; t++)
-            for (int64_t k = 0; k < sources; k++)
-                for (int64_t c = first; c < results && c < first + 4; c++)
-                    *into++ = weight[((back ? k : c) * s.inputs + (back ? c : k)) * area + t];
-    return found;
-}
-
-// A convolution, or its way back to the source, row by row.
-template <class T>
-struct Gather {
-    static constexpr int64_t LEAST = A * lanes<T, typename Vector<T>::type>();  // images that are computed together
-
-    Sizes s;
-    bool back;
-    const T *bias, *added;  // a number of every result; numbers as many as there are results
-    T* out;
-    int64_t in_height, in_width, height, width, sources, results, out_plane;
-    std::vector<T> weights;
-    std::vector<Line> across;
-
-    Gather(const Sizes& s, const T* weight, const T* bias, const T* added, T* out, bool back)
-        : s(s), back(back), bias(bias), added(added), out(out) {
-        int64_t rows = s.rows(), columns = s.columns();
-        in_height = back ? rows : s.height, in_width = back ? columns : s.width;
-        height = back ? s.height : rows, width = back ? s.width : columns;
-        sources = back ? s.outputs : s.inputs, results = back ? s.inputs : s.outputs;
-        out_plane = height * width * s.images;
-        weights = packed(s, weight, back);
-    }
-
-    // Row y of the result, of the images [n, n + count).
-    template <class In>
-    void row(In& in, int64_t y, int64_t n, int64_t count) {
-        if (across.empty())
-            for (int64_t x = 0; x < width; x++) {
-                across.push_back(line(s, x, in_width, back));
-                for (int64_t& column : across.back().from) column *= in.together;
-            }
-        Line down = line(s, y, in_height, back);
-        for (int i = 0; i < down.count; i++) down.from[i] = in.take(down.from[i], n, count);
-        for (int64_t first = 0; first < results; first += 4) {
-            const T* own = weights.data() + first * s.kernel * s.kernel * sources;
-            const T* b = bias ? bias + first : nullptr;
-            for (int64_t x = 0; x < width; x++) {
-                int64_t at = first * out_plane + (y * width + x) * s.images + n;
-                const T* plus = added ? added + at : nullptr;
-                up_to_four(results - first,
-                           [&](auto B) { pixel<T, B>(down, across[x], in, own, b, plus, out + at, out_plane, count); });
-            }
-        }
-    }
-};
-
-template <class T, class Source>
-void gather(Gather<T>& all, const Source& source) {
-    const Sizes& s = all.s;
-    Rows<T, Source> kept(source, all.sources, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
-    for (int64_t n = 0; n < s.images; n += kept.together) {
-        int64_t count = std::min(s.images - n, kept.together);
-        kept.forget();
-        for (int64_t y = 0; y < all.height; y++) all.row(kept, y, n, count);
-    }
-}
-
-template <class T>
 void gather(const Sizes& s, const T* in, const T* weight, const T* bias, T* out, bool back) {
     Gather<T> all(s, weight, bias, nullptr, out, back);
-    gather(all, Plain<T>{in, all.in_height * all.in_width * s.images});
-}
-
-// sums[b][j] += dy[b] * x[j] over neighbouring pixels of the result and some images, for B results and J taps in a row.
-template <class T, class V, int B, int J>
-inline void row(const T* dy, int64_t dy_plane, int64_t dy_step, const T* x, int64_t tap, int64_t x_step, int64_t pixels,
-                int64_t images, T* sums) {
-    constexpr int L = lanes<T, V>();
-    V sum[B][J];
-    for (int b = 0; b < B; b++)
-        for (int j = 0; j < J; j++) sum[b][j] = load<V>(sums + (b * 3 + j) * L);
-    for (int64_t p = 0; p < pixels; p++)
-        for (int64_t n = 0; n + L <= images; n += L) {
-            V v[J];
-            for (int j = 0; j < J; j++) v[j] = load<V>(x + p * x_step + j * tap + n), hold(v[j]);
-            for (int b = 0; b < B; b++) {
-                V d = load<V>(dy + b * dy_plane + p * dy_step + n);
-                hold(d);
-                for (int j = 0; j < J; j++) sum[b][j] += d * v[j];
-            }
-        }
-    for (int b = 0; b < B; b++)
-        for (int j = 0; j < J; j++) store(sums + (b * 3 + j) * L, sum[b][j]);
-}
-
-// One kernel row i of source k and B results from o on, over the rows [y0, y1) of the result and `count` images.
-template <class T, class V, int B>
-APART void kernel_row(const Sizes& s, const Places<T>& dy, int64_t o, const Places<T>& x, int64_t k, int64_t i,
-                      int64_t y0, int64_t y1, int64_t count, T* sums) {
-    int64_t N = x.step, columns = s.columns();
-    for (int64_t y = y0; y < y1; y++) {
-        int64_t r = y * s.stride + i - s.padding;
-        if (r < 0 || r >= s.height) continue;
-        const T *d = dy.at(o, y), *from = x.at(k, r);
-        if (s.kernel == 1) {
-            row<T, V, B, 1>(d, dy.plane, dy.step, from, N, s.stride * N, columns, count, sums);
-            continue;
-        }
-        // Columns whose three taps are all there, then the taps that the others have.
-        int64_t first = (s.padding + s.stride - 1) / s.stride;
-        int64_t last = (s.width - 3 + s.padding) / s.stride;
-        if (last >= columns) last = columns - 1;
-        if (last >= first)
-            row<T, V, B, 3>(d + first * dy.step, dy.plane, dy.step, from + (first * s.stride - s.padding) * N, N,
-                            s.stride * N, last - first + 1, count, sums);
-        for (int64_t c = 0; c < columns; c++) {
-            if (c >= first && c <= last) continue;
-            for (int64_t j = 0; j < 3; j++) {
-                int64_t q = c * s.stride + j - s.padding;
-                if (q >= 0 && q < s.width)
-                    row<T, V, B, 1>(d + c * dy.step, dy.plane, dy.step, from + q * N, N, N, 1, count,
-                                    sums + j * lanes<T, V>());
-            }
-        }
-    }
-}
-
-// The gradient of a kernel, a vector of sums for each number of it: four results at a time, whatever is left of four.
-template <class T, class V>
-struct Kernel {
-    static constexpr int L = lanes<T, V>();
-
-    const Sizes& s;
-    int64_t each;
-    Room<T> sums;
-
-    Kernel(const Sizes& s) : s(s), each(s.inputs * s.kernel * 12) { sums.assign((s.outputs + 3) / 4 * each * L, T(0)); }
-
-    // Over the rows [y0, y1) of the result and `count` images.
-    void add(const Places<T>& dy, const Places<T>& x, int64_t y0, int64_t y1, int64_t count) {
-        if (!count) return;
-        if (sums.empty()) sums.assign((s.outputs + 3) / 4 * each * L, T(0));
-        for (int64_t o = 0; o < s.outputs; o += 4)
-            up_to_four(s.outputs - o, [&](auto B) {
-                for (int64_t k = 0; k < s.inputs; k++)
-                    for (int64_t i = 0; i < s.kernel; i++)
-                        kernel_row<T, V, B>(s, dy, o, x, k, i, y0, y1, count,
-                                            sums.data() + o / 4 * each * L + (k * s.kernel + i) * 12 * L);
-            });
-    }
-
-    void put(T* out) const {
-        if (sums.empty()) return;
-        for (int64_t o = 0; o < s.outputs; o++)
-            for (int64_t k = 0; k < s.inputs; k++)
-                for (int64_t i = 0; i < s.kernel; i++)
-                    for (int64_t j = 0; j < s.kernel; j++) {
-                        const T* from = sums.data() + ((o / 4) * each + (k * s.kernel + i) * 12 + (o % 4) * 3 + j) * L;
-                        T total = 0;
-                        for (int l = 0; l < L; l++) total += from[l];
-                        out[((o * s.inputs + k) * s.kernel + i) * s.kernel + j] += total;
-                    }
-    }
-};
-
-// Both kinds of sums: of whole vectors of images, and of those that fill none.
-template <class T>
-struct Kernels {
-    typedef typename Vector<T>::type V;
-
-    Kernel<T, V> whole;
-    Kernel<T, typename One<T>::type> rest;
-
-    Kernels(const Sizes& s) : whole(s), rest(s) {}
-
-    void add(const Places<T>& dy, const Places<T>& x, int64_t y0, int64_t y1, int64_t count) {
-        int64_t most = count / lanes<T, V>() * lanes<T, V>();
-        whole.add(dy, x, y0, y1, most);
-        Places<T> dy_left = dy, x_left = x;
-        dy_left.numbers += most, x_left.numbers += most;
-        rest.add(dy_left, x_left, y0, y1, count - most);
-    }
-
-    void put(T* out) const {
-        std::memset(out, 0, whole.s.outputs * whole.s.inputs * whole.s.kernel * whole.s.kernel * sizeof(T));
-        whole.put(out);
-        rest.put(out);
-    }
-};
-
-// Planes of rows side by side, as tensors have them.
-template <class T>
-Places<T> planes(const T* numbers, int64_t rows, int64_t columns, int64_t images) {
-    return {numbers, rows * columns * images, columns * images, images, 0};
+    gather(all, Plain<T>{in, all.in_height * all.in_width * s.images}, [](int64_t, int64_t, int64_t) {});
 }
 
 template <class T>
 void weights(const Sizes& s, const T* dy, const T* x, T* out) {
     Kernels<T> kernels(s);
     int64_t rows = s.rows(), columns = s.columns();
-    int64_t together = 24576 / (columns * s.images * 5) + 1;  // of four results and a source: cached
-    for (int64_t y = 0; y < rows; y += together)
-        kernels.add(planes(dy, rows, columns, s.images), planes(x, s.height, s.width, s.images), y,
-                    std::min(y + together, rows), s.images);
+    for (int64_t y = 0; y < rows; y++)
+        kernels.add(planes(dy, rows, columns, s.images), planes(x, s.height, s.width, s.images), y, s.images);
     kernels.put(out);
 }
 
 // Batch norm, of one channel at a time: what is added and the ReLU behind are of the same pass ------------------
 
-template <class V>
-inline auto across(const V& v) {
-    auto total = v[0];
-    for (int l = 1; l < int(sizeof(V) / sizeof(v[0])); l++) total += v[l];
-    return total;
-}
-
 struct Norm {
     int64_t channels, count, relu, given;
 };
-
-// The sums of f(i) over count numbers, of each of two terms: f gives vectors, or one number where those do not fill.
-// Every few thousand numbers are one sum, and the sums of them are added in double precision.
-template <class T, class F>
-inline void sums(int64_t count, double (&total)[2], F f) {
-    typedef typename Vector<T>::type V;
-    typedef typename One<T>::type S;
-    constexpr int L = lanes<T, V>();
-    total[0] = total[1] = 0;
-    int64_t i = 0;
-    while (i + L <= count) {
-        int64_t end = i + 256 * L < count ? i + 256 * L : count;
-        V even[2] = {V{}, V{}}, odd[2] = {V{}, V{}};
-        for (; i + 2 * L <= end; i += 2 * L) {
-            f(i, even);
-            f(i + L, odd);
-        }
-        for (; i + L <= end; i += L) f(i, even);
-        for (int k = 0; k < 2; k++) total[k] += across(even[k] + odd[k]);
-    }
-    S rest[2] = {S{}, S{}};
-    for (; i < count; i++) f(i, rest);
-    for (int k = 0; k < 2; k++) total[k] += rest[k][0];
-}
 
 // The mean and the variance of count numbers, in one pass about the mean of every 16th vector of them. That lies within
 // four deviations of the mean of all, whatever the numbers are, so next to no digits cancel.
@@ -453,7 +32,7 @@ template <class T>
 void moments(const T* x, int64_t count, T& mean, T& var) {
     typedef typename Vector<T>::type V;
     constexpr int L = lanes<T, V>();
-    double total[2], about = 0;
+    double total[2] = {}, about = 0;
     int64_t taken = 0;
     for (int64_t i = 0; i + L <= count; i += 16 * L, taken += L) about += across(load<V>(x + i));
     T level = taken ? T(about / taken) : x[0];
@@ -466,15 +45,6 @@ void moments(const T* x, int64_t count, T& mean, T& var) {
     mean = T(level + away);
     var = T(spread < 0 ? 0 : spread);
 }
-
-// y = x * scale + shift of a channel, before what is added and the ReLU.
-template <class T>
-struct Affine {
-    T deviation, scale, shift;  // deviation: 1 / sqrt(var + eps)
-
-    Affine(T weight, T bias, T mean, T var, double eps)
-        : deviation(T(1 / std::sqrt(double(var) + eps))), scale(weight * deviation), shift(bias - mean * scale) {}
-};
 
 // The mean and the variance of channel c, and those that move by the momentum.
 template <class T>
@@ -551,7 +121,7 @@ struct NormBack {
         Affine<T> a(weight[c], bias[c], m, var[c], eps);
         T scale = a.scale, shift = a.shift;
         bool again = s.relu && !at;
-        double total[2];
+        double total[2] = {};
         sums<T>(s.count, total, [&](int64_t i, auto& sum) {
             typedef std::decay_t<decltype(sum[0])> W;
             W d = load<W>(g + i), v = load<W>(from + i);
@@ -575,149 +145,6 @@ template <class T>
 void normalise_back(const NormBack<T>& norm, T* dx) {
     for (int64_t c = 0; c < norm.s.channels; c++) norm.slope(c).put(0, norm.s.count, dx + c * norm.s.count);
 }
-
-// Those of all channels.
-template <class T>
-struct Slopes {
-    std::vector<Slope<T>> each;
-
-    Slopes(const NormBack<T>& norm) {
-        for (int64_t c = 0; c < norm.s.channels; c++) each.push_back(norm.slope(c));
-    }
-
-    void put(int64_t channel, int64_t at, int64_t count, T* to) const { each[channel].put(at, count, to); }
-};
-
-// What a convolution took, as its kernel's gradient wants it: a tensor that is there.
-template <class T>
-struct There {
-    const Sizes& s;
-    const T* x;
-
-    int64_t together() const { return s.images; }
-
-    void forget() {}
-
-    Places<T> rows(int64_t, int64_t n, int64_t) { return planes(x + n, s.height, s.width, s.images); }
-};
-
-// Or one whose rows are made again.
-template <class T, class Source>
-struct Again {
-    const Sizes& s;
-    Rows<T, Source> kept;
-
-    int64_t together() const { return kept.together; }
-
-    void forget() { kept.forget(); }
-
-    Places<T> rows(int64_t y, int64_t n, int64_t count) {
-        for (int64_t i = 0, r = y * s.stride - s.padding; i < s.kernel; i++, r++)
-            if (r >= 0 && r < s.height) kept.take(r, n, count);
-        return kept.places();
-    }
-};
-
-// The way back through a batch norm and the convolution before it: rows of the gradient between them are made as they
-// are needed, and never written down. To dx, which is left out where it is null, something may be added.
-template <class T, class X>
-void convolve_back(const Sizes& s, const NormBack<T>& norm, X x, const T* weight, const T* added, T* dx, T* dweight) {
-    Slopes<T> between(norm);
-    Gather<T> all(s, weight, nullptr, added, dx, true);
-    Rows<T, Slopes<T>> kept(between, s.outputs, all.in_width, s.images, s.kernel, Gather<T>::LEAST);
-    Kernels<T> kernels(s);
-    const int64_t together = std::min(kept.together, x.together());
-    for (int64_t n = 0; n < s.images; n += together) {
-        int64_t count = std::min(s.images - n, together), next = 0;
-        kept.forget(), x.forget();
-        for (int64_t r = 0; r < all.in_height; r++) {
-            kept.take(r, n, count);
-            kernels.add(kept.places(), x.rows(r, n, count), r, r + 1, count);
-            // Rows of dx that take none behind this one.
-            int64_t end = r + 1 == all.in_height ? s.height : (r + 1) * s.stride - s.padding;
-            for (; dx && next < std::min(end, s.height); next++) all.row(kept, next, n, count);
-        }
-    }
-    kernels.put(dweight);
-}
-
-// Two convolutions with their batch norms, a ReLU behind each, and what is added before the second of these ----------
-
-// A convolution's weight, its batch norm's parameters, and what is between them, with its mean and variance.
-template <class T>
-struct Layer {
-    T *weight, *running_mean, *running_var, *scale, *bias, *between, *mean, *var;
-
-    Norm norm(const Sizes& s) const { return {s.outputs, s.rows() * s.columns() * s.images, 1, 0}; }
-};
-
-template <class T>
-struct Gradients {
-    T *weight, *scale, *bias;
-};
-
-// What is behind a layer, found again from what is between.
-template <class T>
-struct Normed {
-    const T* between;
-    int64_t plane;
-    std::vector<Affine<T>> each;
-
-    Normed(const Norm& s, const Layer<T>& layer, double eps) : between(layer.between), plane(s.count) {
-        for (int64_t c = 0; c < s.channels; c++)
-            each.emplace_back(layer.scale[c], layer.bias[c], layer.mean[c], layer.var[c], eps);
-    }
-
-    void put(int64_t channel, int64_t at, int64_t count, T* to) const {
-        const T *from = between + channel * plane + at, scale = each[channel].scale, shift = each[channel].shift;
-        for (int64_t i = 0; i < count; i++) {
-            T y = from[i] * scale + shift;
-            to[i] = y < 0 ? T(0) : y;
-        }
-    }
-};
-
-// The first layer's result is never written down. `added` is x itself where no other is given.
-template <class T>
-struct Residual {
-    T *x, *added;
-    Layer<T> first, second;
-    T* y;
-
-    void forward(const Sizes& a, const Sizes& b, double momentum, double eps) const {
-        const Norm norm = first.norm(a);
-        gather<T>(a, x, first.weight, nullptr, first.between, false);
-        for (int64_t c = 0; c < a.outputs; c++)
-            statistics(norm, c, first.between, first.mean, first.var, momentum, first.running_mean, first.running_var);
-        Gather<T> all(b, second.weight, nullptr, nullptr, second.between, false);
-        gather(all, Normed<T>(norm, first, eps));
-        normalise<T>(second.norm(b), second.between, second.scale, second.bias, added ? added : x, eps, second.mean,
-                     second.var, y, momentum, second.running_mean, second.running_var);
-    }
-};
-
-template <class T>
-struct ResidualBack {
-    Residual<T> there;
-    T *dy, *dx, *passed, *hidden;  // hidden: the gradient of the first layer's result
-    Gradients<T> first, second;
-
-    NormBack<T> norm(const Norm& s, const Layer<T>& l, const Gradients<T>& g, const T* given, const T* y, T* kept,
-                     double eps) const {
-        return {s, given, l.between, y, l.scale, l.bias, l.mean, l.var, eps, kept, g.scale, g.bias};
-    }
-
-    void back(const Sizes& a, const Sizes& b, double eps) const {
-        const Layer<T>&one = there.first, &two = there.second;
-        const Norm before = one.norm(a), behind = two.norm(b);
-        const Normed<T> again(before, one, eps);
-        Again<T, Normed<T>> x{b, {again, b.inputs, b.width, b.images, b.kernel, Gather<T>::LEAST}};
-        convolve_back(b, norm(behind, two, second, dy, there.y, passed, eps), std::move(x), two.weight,
-                      (const T*)nullptr, hidden, second.weight);
-        convolve_back(a, norm(before, one, first, hidden, nullptr, nullptr, eps), There<T>{a, there.x}, one.weight,
-                      there.added ? nullptr : passed, dx, first.weight);
-    }
-};
 
 // Attention of texts that lie end to end, a token's queries, keys and values of all heads side by side ----------
 
@@ -932,20 +359,6 @@ void attend(const Texts& s, const int64_t* starts, const T* mixed, T* y, T* log_
                                           const T* bias, const T* mean, const T* var, double eps, T* passed,           \
                                           T* dweight, T* dbias, T* dx) {                                               \
         normalise_back<T>({*(const Norm*)sizes, dy, x, y, weight, bias, mean, var, eps, passed, dweight, dbias}, dx);  \
-    }                                                                                                                  \
-    extern "C" void convolve_back_##name(                                                                              \
-        const int64_t* sizes, const T* dy, const T* between, const T* y, const T* scale, const T* bias, const T* mean, \
-        const T* var, double eps, T* passed, T* dscale, T* dbias, const T* x, const T* weight, T* dx, T* dweight) {    \
-        const Sizes& s = *(const Sizes*)sizes;                                                                         \
-        const Norm norm{s.outputs, s.rows() * s.columns() * s.images, sizes[8], 0};                                    \
-        const NormBack<T> way{norm, dy, between, y, scale, bias, mean, var, eps, passed, dscale, dbias};               \
-        convolve_back<T>(s, way, There<T>{s, x}, weight, nullptr, dx, dweight);                                        \
-    }                                                                                                                  \
-    extern "C" void residual_##name(const int64_t* sizes, const void* given, double momentum, double eps) {            \
-        ((const Residual<T>*)given)->forward(((const Sizes*)sizes)[0], ((const Sizes*)sizes)[1], momentum, eps);       \
-    }                                                                                                                  \
-    extern "C" void residual_back_##name(const int64_t* sizes, const void* given, double eps) {                        \
-        ((const ResidualBack<T>*)given)->back(((const Sizes*)sizes)[0], ((const Sizes*)sizes)[1], eps);                \
     }
 
 #define EXPORT_ATTENTION(T, name)                                                                                 \

@@ -9,7 +9,6 @@ nothing fits, and layers use PyTorch's own kernels. What it is worth: docs/fleet
 """
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,26 +30,8 @@ ARGUMENTS = {  # behind the sizes
     "weights": [POINTER] * 3,
     "normalise": (*[POINTER] * 4, DOUBLE, *[POINTER] * 3, DOUBLE, *[POINTER] * 2),
     "normalise_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 4),
-    "convolve_back": (*[POINTER] * 7, DOUBLE, *[POINTER] * 7),
-    "residual": (POINTER, DOUBLE, DOUBLE),
-    "residual_back": (POINTER, DOUBLE),
     "attend": [POINTER] * 6,
 }
-
-
-@dataclass(frozen=True)
-class Normed:
-    """A convolution and the batch norm behind it.
-
-    Attributes:
-        tensors: the weight; running mean and variance, weight and bias of the norm.
-    """
-
-    tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-    stride: int
-    padding: int
-    momentum: float
-    eps: float
 
 
 def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "*one outputs inputs k k"]) -> bool:
@@ -101,32 +82,6 @@ def batch_norm(
     return _BatchNorm.apply(x, weight, bias, running_mean, running_var, added, relu, momentum, eps)
 
 
-def convolved_batch_norm(
-    x: Float[Tensor, "batch inputs h w"],
-    layer: Normed,
-    added: Float[Tensor, "batch outputs h2 w2"] | None = None,
-    relu: bool = False,
-) -> Float[Tensor, "batch outputs h2 w2"]:
-    """Return `batch_norm` of `convolve`, whose gradient between the two is never written down: the same numbers."""
-    how = (layer.stride, layer.padding, relu, layer.momentum, layer.eps)
-    return _ConvolvedBatchNorm.apply(x, *layer.tensors, added, *how)
-
-
-def residual(
-    x: Float[Tensor, "batch inputs h w"],
-    first: Normed,
-    second: Normed,
-    added: Float[Tensor, "batch outputs h2 w2"] | None = None,
-) -> Float[Tensor, "batch outputs h2 w2"]:
-    """Return relu(convolved_batch_norm(relu(convolved_batch_norm(x))) + added), x itself if None: the same numbers.
-
-    What is behind the first ReLU is never written down, nor are gradients between a convolution and its norm.
-    """
-    how = (first.stride, first.padding, second.stride, second.padding, first.momentum, first.eps)
-    assert how[4:] == (second.momentum, second.eps), "norms of two kinds"
-    return _Residual.apply(x, added, how, *first.tensors, *second.tensors)
-
-
 def evaluated_batch_norm(
     x: Float[Tensor, "batch channels h w"],
     mean: Float[Tensor, "*one channels"],
@@ -138,10 +93,10 @@ def evaluated_batch_norm(
     relu: bool = False,
 ) -> Float[Tensor, "batch channels h w"]:
     """Return what `batch_norm` does, but by a given mean and variance, and without gradients."""
-    sizes, y = (x.shape[1], x.numel() // x.shape[1], int(relu), 1), _empty(x, *x.shape)
-    added = None if added is None else _laid(added)
+    sizes, y = (x.shape[1], x.numel() // x.shape[1], int(relu), 1), empty(x, *x.shape)
+    added = None if added is None else laid(added)
     weight, bias, mean, var = (t.contiguous() for t in (weight, bias, mean, var))
-    _call("normalise", x.dtype, sizes, _laid(x), weight, bias, added, eps, mean, var, y, 0.0, None, None)
+    _call("normalise", x.dtype, sizes, laid(x), weight, bias, added, eps, mean, var, y, 0.0, None, None)
     return y
 
 
@@ -167,7 +122,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
         """Return the convolution."""
-        x, weight = _laid(x), weight.contiguous()
+        x, weight = laid(x), weight.contiguous()
         ctx.save_for_backward(x, weight)
         ctx.sizes, ctx.bias = _sizes(x, weight, stride, padding), None if bias is None else bias.shape
         y = _convolved(x, weight, stride, padding)
@@ -178,10 +133,10 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradients of x, weight and bias."""
-        (x, weight), dy = ctx.saved_tensors, _laid(dy)
+        (x, weight), dy = ctx.saved_tensors, laid(dy)
         dx = dweight = None
         if ctx.needs_input_grad[0]:
-            dx = _empty(x, *x.shape)
+            dx = empty(x, *x.shape)
             _call("gather", x.dtype, ctx.sizes, dy, weight, None, dx, 1)
         if ctx.needs_input_grad[1]:
             dweight = torch.empty_like(weight)
@@ -205,8 +160,8 @@ class _BatchNorm(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         """Return y; the running statistics move by the momentum."""
-        x, added = _laid(x), None if added is None else _laid(added)
-        weight, bias, y = weight.contiguous(), bias.contiguous(), _empty(x, *x.shape)
+        x, added = laid(x), None if added is None else laid(added)
+        weight, bias, y = weight.contiguous(), bias.contiguous(), empty(x, *x.shape)
         mean, var = torch.empty_like(weight), torch.empty_like(weight)
         ctx.sizes, ctx.eps = (x.shape[1], x.numel() // x.shape[1], int(relu), 0), eps
         running = (momentum, running_mean, running_var)
@@ -218,86 +173,12 @@ class _BatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradients of x, weight, bias and what was added."""
-        (x, y, weight, bias, mean, var), dy = ctx.saved_tensors, _laid(dy)
-        dx, passed = _empty(x, *x.shape), _empty(x, *x.shape) if ctx.needs_input_grad[5] else None
+        (x, y, weight, bias, mean, var), dy = ctx.saved_tensors, laid(dy)
+        dx, passed = empty(x, *x.shape), empty(x, *x.shape) if ctx.needs_input_grad[5] else None
         dweight, dbias = torch.empty_like(weight), torch.empty_like(weight)
         given = (dy, x, y, weight, bias, mean, var, ctx.eps, passed, dweight, dbias, dx)
         _call("normalise_back", x.dtype, ctx.sizes, *given)
         return dx, dweight, dbias, None, None, passed, None, None, None
-
-
-class _ConvolvedBatchNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        scale: Tensor,
-        bias: Tensor,
-        added: Tensor | None,
-        stride: int,
-        padding: int,
-        relu: bool,
-        momentum: float,
-        eps: float,
-    ) -> Tensor:
-        """Return y; the running statistics move by the momentum."""
-        x, added = _laid(x), None if added is None else _laid(added)
-        weight, scale, bias = weight.contiguous(), scale.contiguous(), bias.contiguous()
-        sizes, between = _sizes(x, weight, stride, padding), _convolved(x, weight, stride, padding)
-        y, mean, var = torch.empty_like(between), torch.empty_like(scale), torch.empty_like(scale)
-        _call("gather", x.dtype, sizes, x, weight, None, between, 0)
-        norm = (scale.numel(), between.numel() // scale.numel(), int(relu), 0)
-        running = (momentum, running_mean, running_var)
-        _call("normalise", x.dtype, norm, between, scale, bias, added, eps, mean, var, y, *running)
-        ctx.save_for_backward(x, weight, between, None if added is None else y, scale, bias, mean, var)
-        ctx.sizes, ctx.eps = (*sizes, int(relu)), eps
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the gradients of x, the convolution's weight, the norm's weight and bias, and what was added."""
-        (x, weight, between, y, scale, bias, mean, var), dy = ctx.saved_tensors, _laid(dy)
-        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        passed = torch.empty_like(dy) if ctx.needs_input_grad[6] else None
-        dweight, dscale, dbias = torch.empty_like(weight), torch.empty_like(scale), torch.empty_like(scale)
-        given = (dy, between, y, scale, bias, mean, var, ctx.eps, passed, dscale, dbias, x, weight, dx, dweight)
-        _call("convolve_back", x.dtype, ctx.sizes, *given)
-        return dx, dweight, None, None, dscale, dbias, passed, None, None, None, None, None
-
-
-class _Residual(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, added: Tensor | None, how: tuple, *given: Tensor) -> Tensor:
-        """Return y; the running statistics move by the momentum."""
-        x, added, y = _laid(x), None if added is None else _laid(added), x
-        layers, sizes, (momentum, eps) = [], (), how[4:]
-        for own, stride, padding in ((given[:5], *how[:2]), (given[5:], *how[2:4])):
-            own = [own[0].contiguous(), *own[1:3], *(t.contiguous() for t in own[3:])]
-            sizes += _sizes(y, own[0], stride, padding)
-            y = _convolved(y, own[0], stride, padding)
-            layers += [*own, y, torch.empty_like(own[3]), torch.empty_like(own[3])]
-        y = torch.empty_like(y)
-        _call("residual", x.dtype, sizes, _pointers(x, added, *layers, y), momentum, eps)
-        ctx.save_for_backward(x, added, *layers, y)
-        ctx.sizes, ctx.eps = sizes, eps
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the gradients of x, what was added, and of both layers the weight and the norm's weight and bias."""
-        (x, added, *layers, _), dy = ctx.saved_tensors, _laid(dy)
-        hidden, dx = torch.empty_like(layers[5]), torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        passed = torch.empty_like(dy) if added is None or ctx.needs_input_grad[1] else None
-        own = [torch.empty_like(layers[k]) for k in (0, 3, 4, 8, 11, 12)]  # weight, scale and bias of each
-        given = _pointers(*ctx.saved_tensors, dy, dx, passed, hidden, *own)
-        _call("residual_back", x.dtype, ctx.sizes, given, ctx.eps)
-        first, second = ((own[k], None, None, *own[k + 1 : k + 3]) for k in (0, 3))
-        return dx, None if added is None else passed, None, *first, *second
 
 
 class _Attention(torch.autograd.Function):
@@ -325,7 +206,7 @@ class _Attention(torch.autograd.Function):
 # Memory and the compiled library ------------------------------------------------------------------------
 
 
-def _laid(x: Tensor) -> Tensor:
+def laid(x: Tensor) -> Tensor:
     """Return a tensor with its images last in memory."""
     return x if _is_laid(x) else x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
 
@@ -334,7 +215,7 @@ def _is_laid(x: Tensor) -> bool:
     return x.stride() == _strides(*x.shape) or x.permute(1, 2, 3, 0).is_contiguous()  # where a size is 1
 
 
-def _empty(like: Tensor, batch: int, channels: int, rows: int, columns: int) -> Tensor:
+def empty(like: Tensor, batch: int, channels: int, rows: int, columns: int) -> Tensor:
     """Return an unfilled tensor with its images last in memory: not a view, so that a ReLU may overwrite it."""
     shape = (batch, channels, rows, columns)
     return torch.empty_strided(shape, _strides(*shape), dtype=like.dtype)
@@ -343,7 +224,7 @@ def _empty(like: Tensor, batch: int, channels: int, rows: int, columns: int) -> 
 def _convolved(x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
     """Return an unfilled tensor of a convolution's shape."""
     rows, columns = ((n + 2 * padding - weight.shape[-1]) // stride + 1 for n in x.shape[2:])
-    return _empty(x, len(x), weight.shape[-4], rows, columns)
+    return empty(x, len(x), weight.shape[-4], rows, columns)
 
 
 def _strides(batch: int, channels: int, rows: int, columns: int) -> tuple[int, ...]:
@@ -358,11 +239,6 @@ def _sizes(x: Tensor, weight: Tensor, stride: int, padding: int) -> tuple[int, .
 def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *given: Any) -> None:
     """Compute; a thin network calls thousands of times a second, so nothing is looked up twice."""
     _function(name, dtype)(_numbers(sizes), *[t.data_ptr() if isinstance(t, Tensor) else t for t in given])
-
-
-def _pointers(*given: Tensor | None) -> Any:
-    """Return where tensors lie, one after the other: what a structure of pointers is in memory."""
-    return (POINTER * len(given))(*[None if t is None else t.data_ptr() for t in given])
 
 
 @cache

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from widthwise import lanes
+from widthwise import backbone, lanes
 
 LANES = 16  # float32 numbers of the widest vector
 UNSEEN = -1e9  # added to what is not attended to; infinity would make no number of a row of nothing else
@@ -214,42 +214,40 @@ class BatchNorm2d(Layer):
         return _fill(y, 0, 0, -extra)
 
 
-def convolved_batch_norm(
-    convolution: Conv2d,
-    norm: BatchNorm2d,
-    x: Float[Tensor, "batch m*inputs h w"],
-    added: Float[Tensor, "batch m*outputs h2 w2"] | None = None,
-    relu: bool = False,
-) -> Float[Tensor, "batch m*outputs h2 w2"]:
-    """Return norm(convolution(x), added, relu): of a thin network in training one operator."""
-    if (own := _thin(convolution, norm, x)) is None:
-        return norm(convolution(x), added, relu)
-    norm.num_batches_tracked.add_(1)
-    return lanes.convolved_batch_norm(x, own, added, relu)
+Normed = tuple[Conv2d, BatchNorm2d]  # a convolution without a bias, and the batch norm behind it
 
 
-def residual(
-    first: tuple[Conv2d, BatchNorm2d],
-    second: tuple[Conv2d, BatchNorm2d],
-    x: Float[Tensor, "batch m*inputs h w"],
-    added: Float[Tensor, "batch m*outputs h2 w2"] | None = None,
-) -> Float[Tensor, "batch m*outputs h2 w2"]:
-    """Return relu(norm(convolution(relu(norm(convolution(x))))) + added), x itself if None: one operator, if thin."""
-    one, two = _thin(*first, x), _thin(*second, x)
-    if one is None or two is None:
-        hidden = convolved_batch_norm(*first, x, relu=True)
-        return convolved_batch_norm(*second, hidden, x if added is None else added, relu=True)
-    first[1].num_batches_tracked.add_(1)
-    second[1].num_batches_tracked.add_(1)
-    return lanes.residual(x, one, two, added)
+def residual_network(
+    stem: Normed, blocks: Sequence[Sequence[Normed]], x: Float[Tensor, "batch m*channels h w"]
+) -> Float[Tensor, "batch m*channels2 h2 w2"]:
+    """Return h = relu(norm(convolution(x))), then of every block h = relu(second(relu(first(h))) + h), one by one.
+
+    Args:
+        stem: a convolution and its batch norm.
+        blocks: of each the first, the second and, if h is to go through one before it is added, a third of such pairs.
+    """
+    layers = [stem, *(layer for block in blocks for layer in block)]
+    if all(norm.members == 1 and norm.training and convolution.bias is None for convolution, norm in layers):
+        first, rest = _normed(*stem), [[_normed(*layer) for layer in block] for block in blocks]
+        if backbone.fits(x, first, rest):
+            for _, norm in layers:
+                norm.num_batches_tracked.add_(1)
+            return backbone.backbone(x, first, rest, stem[1].momentum, stem[1].eps)
+    x = _behind(stem, x, relu=True)
+    for first, second, *shortcut in blocks:
+        added = _behind(shortcut[0], x) if shortcut else x
+        x = _behind(second, _behind(first, x, relu=True), added, relu=True)
+    return x
 
 
-def _thin(convolution: Conv2d, norm: BatchNorm2d, x: Float[Tensor, "batch m*inputs h w"]) -> lanes.Normed | None:
-    """Return both as an operator of `lanes` wants them, if they train one thin network."""
-    alone = norm.members == 1 and norm.training and norm.weight.dtype == x.dtype and convolution.bias is None
-    own = (convolution.weight, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    how = (convolution.stride, convolution.padding, norm.momentum, norm.eps)
-    return lanes.Normed(own, *how) if alone and lanes.fits(x, convolution.weight) else None
+def _behind(layer: Normed, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
+    convolution, norm = layer
+    return norm(convolution(x), added, relu)
+
+
+def _normed(convolution: Conv2d, norm: BatchNorm2d) -> backbone.Normed:
+    own, running = (convolution.weight, norm.weight, norm.bias), (norm.running_mean, norm.running_var)
+    return backbone.Normed(own, running, convolution.stride, convolution.padding)
 
 
 class MaxPool2d(nn.Module):

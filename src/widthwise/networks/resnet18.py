@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, convolved_batch_norm, residual, side_by_side
+from widthwise.layers import BatchNorm2d, Conv2d, Linear, Normed, by_member, residual_network, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
 VERSION = 1
@@ -47,24 +47,15 @@ class ResNet18(Network):
 
     def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:
         """Return the global average pool of the last stage."""
-        x = convolved_batch_norm(self.conv1, self.bn1, side_by_side(x), relu=True)
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        blocks = [block.layers() for stage in stages for block in stage.children() if isinstance(block, _Block)]
+        x = residual_network((self.conv1, self.bn1), blocks, side_by_side(x))
         x = F.avg_pool2d(x, x.shape[2:])  # not x.mean, whose rounding depends on where a channel lies
         return by_member(x.flatten(1), self.members)
 
 
-class _Shortcut(nn.Sequential):
-    """bn(conv(x))."""
-
-    def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        convolution, norm = self
-        assert isinstance(convolution, Conv2d)
-        assert isinstance(norm, BatchNorm2d)
-        return convolved_batch_norm(convolution, norm, x)
-
-
 class _Block(nn.Module):
-    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
+    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)); `residual_network` takes all of them."""
 
     def __init__(self, members: int, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -75,12 +66,18 @@ class _Block(nn.Module):
         self.downsample = None
         if stride != 1 or inputs != outputs:
             shortcut = Conv2d(members, inputs, outputs, 1, stride=stride, bias=False)
-            self.downsample = _Shortcut(shortcut, BatchNorm2d(members, outputs))
+            self.downsample = nn.Sequential(shortcut, BatchNorm2d(members, outputs))
 
-    def forward(self, x: Float[Tensor, "batch m*inputs h w"]) -> Float[Tensor, "batch m*outputs h2 w2"]:
-        added = None if self.downsample is None else self.downsample(x)
-        return residual((self.conv1, self.bn1), (self.conv2, self.bn2), x, added)
+    def layers(self) -> list[Normed]:
+        """Return each convolution with its batch norm, that of the shortcut last."""
+        own = [(self.conv1, self.bn1), (self.conv2, self.bn2)]
+        if self.downsample is not None:
+            convolution, norm = self.downsample
+            assert isinstance(convolution, Conv2d)
+            assert isinstance(norm, BatchNorm2d)
+            own.append((convolution, norm))
+        return own
 
 
-def _stage(members: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(_Block(members, inputs, outputs, stride), _Block(members, outputs, outputs, 1))
+def _stage(members: int, inputs: int, outputs: int, stride: int) -> nn.ModuleList:
+    return nn.ModuleList([_Block(members, inputs, outputs, stride), _Block(members, outputs, outputs, 1)])

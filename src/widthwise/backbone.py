@@ -1,0 +1,160 @@
+"""The stem and the residual blocks of one thin network as one operator: what `lanes` does layer by layer, in one call.
+
+What is between layers is in memory that stays from step to step; `backbone.cpp` says what else is gained.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from widthwise import lanes, native
+from widthwise.native import NUMBER, POINTER
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+DOUBLE = ctypes.c_double
+NETWORK = (POINTER, POINTER, NUMBER)  # the sizes of all layers, which blocks have a shortcut, how many blocks
+ARGUMENTS = {
+    "needed": (*NETWORK, POINTER),
+    "forward": (*NETWORK, *[POINTER] * 4, DOUBLE, DOUBLE),
+    "backward": (*NETWORK, *[POINTER] * 6, DOUBLE),
+}
+
+
+@dataclass(frozen=True)
+class Normed:
+    """A convolution without a bias and the batch norm behind it, of one network in training.
+
+    Attributes:
+        tensors: the weight, the norm's weight and bias; with a member dimension of one in front.
+        running: the norm's mean and variance that move.
+    """
+
+    tensors: tuple[Tensor, Tensor, Tensor]
+    running: tuple[Tensor, Tensor]
+    stride: int
+    padding: int
+
+
+def fits(x: Float[Tensor, "batch channels h w"], stem: Normed, blocks: Sequence[Sequence[Normed]]) -> bool:
+    """Return whether a network is better computed here: thin, its blocks of kernels of 3 and shortcuts of 1."""
+    layers = [stem, *(layer for block in blocks for layer in block)]
+    kernels = [[layer.tensors[0].shape[-1] for layer in block] for block in blocks]
+    usual = all(k in ([3, 3], [3, 3, 1]) for k in kernels) and all(layer.stride <= 2 for layer in layers)
+    padded = all(layer.padding == layer.tensors[0].shape[-1] // 2 for layer in layers)
+    alike = all(t.dtype == x.dtype for layer in layers for t in layer.tensors)
+    thin = all(max(layer.tensors[0].shape[1:3]) <= lanes.MOST for layer in layers)
+    return lanes.fits(x, stem.tensors[0]) and usual and padded and alike and thin
+
+
+def backbone(
+    x: Float[Tensor, "batch channels h w"],
+    stem: Normed,
+    blocks: Sequence[Sequence[Normed]],
+    momentum: float,
+    eps: float,
+) -> Float[Tensor, "batch channels2 h2 w2"]:
+    """Return h = relu(norm(convolution(x))), then of every block h = relu(norm(convolution(relu(...))) + shortcut).
+
+    Args:
+        stem: the first layer.
+        blocks: of each the first and the second layer, and, if h is to go through one before it is added, a third.
+        momentum, eps: of every batch norm; running moments move.
+    """
+    layers = (stem, *(layer for block in blocks for layer in block))
+    shapes = tuple((*layer.tensors[0].shape[-4:], layer.stride, layer.padding) for layer in layers)
+    plan = _plan(x.shape, shapes, tuple(map(len, blocks)), x.dtype)
+    running = [layer.running for layer in layers]
+    y = _Backbone.apply(x, plan, (momentum, eps, running), *(t for layer in layers for t in layer.tensors))
+    assert isinstance(y, Tensor)
+    return y
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A network's sizes, as the compiled library takes them, and room for what is between its layers.
+
+    Attributes:
+        network: the sizes of all layers, which blocks have a shortcut, how many blocks.
+        needed: numbers of room.
+        shape: of the result.
+        rooms: one that no step uses, at most; asked for anew, its pages would be, too.
+    """
+
+    network: tuple[Any, Any, int]
+    needed: int
+    shape: tuple[int, ...]
+    rooms: list[Tensor] = field(default_factory=list)
+
+
+@lru_cache(maxsize=4)
+def _plan(shape: tuple[int, ...], layers: tuple, blocks: tuple[int, ...], dtype: torch.dtype) -> _Plan:
+    batch, _, *here = shape
+    sizes: list[int] = []
+
+    def put(layer: tuple[int, ...], size: Sequence[int]) -> list[int]:
+        outputs, inputs, kernel, _, stride, padding = layer
+        sizes.extend((inputs, outputs, *size, batch, kernel, stride, padding))
+        return [(n + 2 * padding - kernel) // stride + 1 for n in size]
+
+    here, behind = put(layers[0], here), iter(layers[1:])
+    for count in blocks:
+        before = here
+        here = put(next(behind), here)
+        here = put(next(behind), here)
+        if count > 2:
+            put(next(behind), before)
+    numbers, flags = (NUMBER * len(sizes))(*sizes), (NUMBER * len(blocks))(*(count > 2 for count in blocks))
+    network, needed = (numbers, flags, len(blocks)), NUMBER()
+    _function("needed", dtype)(*network, ctypes.byref(needed))
+    outputs = layers[-2 if blocks[-1] > 2 else -1][0]
+    return _Plan(network, needed.value, (batch, outputs, *here))
+
+
+class _Backbone(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: _Plan, how: tuple[float, float, list], *given: Tensor) -> Tensor:
+        """Return the last block's result; the running moments move by the momentum."""
+        x, given, (momentum, eps, running) = lanes.laid(x), tuple(t.contiguous() for t in given), how
+        room = plan.rooms.pop() if plan.rooms else x.new_empty(plan.needed)
+        y = lanes.empty(x, *plan.shape)
+        own = [t for k, moments in enumerate(running) for t in (*given[3 * k : 3 * k + 3], *moments)]
+        _function("forward", x.dtype)(*plan.network, *_pointers(room, own, x, y), momentum, eps)
+        ctx.save_for_backward(x, y, *given)
+        ctx.plan, ctx.room, ctx.eps = plan, room, eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients of x, and of every layer's weight and its norm's weight and bias."""
+        x, y, *given = ctx.saved_tensors
+        plan, room, ctx.room = ctx.plan, ctx.room, None
+        if room is None:
+            raise RuntimeError("a second way back through thin layers, which keep nothing for one: go forward again.")
+        sizes = [t.numel() for t in given]
+        flat = torch.empty(sum(sizes), dtype=x.dtype).split(sizes)
+        gradients = [g.view(t.shape) for g, t in zip(flat, given, strict=True)]
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        both = [t for k in range(0, len(given), 3) for t in (*given[k : k + 3], *gradients[k : k + 3])]
+        _function("backward", x.dtype)(*plan.network, *_pointers(room, both, x, y, lanes.laid(dy), dx), ctx.eps)
+        plan.rooms[:] = [room]
+        return dx, None, None, *gradients
+
+
+def _pointers(room: Tensor, given: Sequence[Tensor], *others: Tensor | None) -> tuple[Any, ...]:
+    """Return where room, a list of tensors, and others lie."""
+    listed = (POINTER * len(given))(*[t.data_ptr() for t in given])
+    return room.data_ptr(), listed, *(None if t is None else t.data_ptr() for t in others)
+
+
+@cache
+def _function(name: str, dtype: torch.dtype) -> Any:
+    return native.function(SOURCE, name, dtype, ARGUMENTS[name])
