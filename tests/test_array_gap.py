@@ -200,6 +200,20 @@ def test_too_few_rows_for_their_regressors_are_warned_of():
         gap(wide, narrow, count=2)
 
 
+def test_networks_that_say_nothing_are_warned_of(seed):
+    wide, narrow = networks(rows=600, seed=seed)
+    with pytest.warns(NumericsWarning, match="narrow networks have no feature that varies"):
+        span_gap(wide, [0 * n + 1 for n in narrow], count=2)
+
+
+@pytest.mark.filterwarnings("ignore::widthwise.errors.NumericsWarning")
+def test_groups_that_are_too_few_for_a_quarter_leave_nothing_to_extrapolate(seed):
+    wide, narrow = networks(rows=600, seed=seed)
+    found = span_gap(wide, narrow, count=2, groups=np.arange(600) % 5)
+    assert found.extrapolated == {"richardson": None, "aitken": None}
+    assert span_gap(wide, narrow, count=2, groups=np.arange(600) % 100).extrapolated["richardson"] is not None
+
+
 # Refusals ------------------------------------------------------------------------------------------------
 
 W, N = networks(rows=60)
@@ -209,8 +223,18 @@ W, N = networks(rows=60)
     ("wide", "narrow", "options", "error", "told"),
     [
         (W[:1], N, {"count": 2}, UsageError, "needs 2 or more wide networks.* 1 is given"),
+        ([w[:, :0] for w in W], N, {"count": 2}, DataError, r"wide\[0\] has no features"),
+        (
+            W,
+            N,
+            {"count": 2, "wide_test": W, "narrow_test": N},
+            UsageError,
+            r"wide_test\[0\] is wide\[0\] again",
+        ),
+        (W, N, {"count": 2, "labels": range(60)}, DataError, r"wide\[0\]: .* Use more rows for a class; are labels"),
+        ([W[0], W[1], W[0].numpy().copy()], N, {"count": 2}, UsageError, r"wide\[2\] is wide\[0\] again"),
         ([W[0], W[1], W[0]], N, {"count": 2}, UsageError, r"wide\[2\] is wide\[0\] again; every network is"),
-        (W, [N[0], W[1]], {"count": 2}, UsageError, r"narrow\[1\] is wide\[1\] again"),
+        (W, [N[0], N[0]], {"count": 2}, UsageError, r"narrow\[1\] is narrow\[0\] again"),
         (W[0], N, {"count": 2}, UsageError, "wide must be a list of feature arrays, one a network"),
         (W, [], {"count": 2}, UsageError, "narrow is empty"),
         (W, N, {}, UsageError, r"features do not say how many parameters their networks have: give count \(--count\)"),

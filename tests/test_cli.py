@@ -497,6 +497,13 @@ def test_two_studies_of_one_title_have_reports_of_their_own(widthwise, study):
         (["span", "wide.npy", "narrow.npy", "--penalties", "a"], "--penalties takes numbers with commas between"),
         (["span", "wide.npy", "narrow.npy", "--penalties=-1"], "penalties must be"),
         (["span", "wide.npy", "narrow.npy", "--folds", "1"], "folds must be a whole number from 2"),
+        (["span", "wide.npy", "narrow.npy", "--folds", "2.5"], '--folds: it takes a whole number, not "2.5"'),
+        (["gap", "--wide", "wide.npy", "other.npy", "--narrow", "narrow.npy", "--count", "1.7"], '"1.7"'),
+        (["run", "study.yaml", "--jobs", "1.5"], '"1.5"'),
+        (
+            ["span", "wide.npy", "narrow.npy", "--split=test", "--source-test=./wide.npy", "--target-test=other.npy"],
+            "wide.npy is given for test rows, too",
+        ),
         (["span", "wide.npy", "narrow.npy", "--split", "tset"], 'split must be "validation" or "test"'),
         (["span", "wide.npy", "narrow.npy", "--split", "test"], "needs --source-test and --target-test"),
         (["span", "wide.npy", "narrow.npy", "--source-test", "wide.npy"], "belong to --split test"),

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
-from widthwise.columns import Concatenation, concatenate, lockstep, reader, stacked
+from widthwise.columns import Concatenation, concatenate, distinct, lockstep, reader, stacked
 from widthwise.errors import DataError, UsageError
 
 A = np.arange(24.0).reshape(8, 3)
@@ -82,6 +83,34 @@ def test_arrays_follow_the_batches_of_iterables():
     assert torch.equal(torch.cat([torch.cat([a, b], 1) for a, b, _ in read]), AB)
 
 
+def test_empty_batches_are_none():
+    assert torch.equal(all_of(reader([A[:3], A[:0], A[3:], B[:0]])), torch.from_numpy(A))
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ([1, 2, 3], r"labels have shape \(3,\); there must be one for each of the 4 rows"),
+        ("labels.npy", "labels: labels.npy is a path; give what is in it"),
+        ([1.0, 2.0, np.nan, 1.0], "labels: row 2 is nan; give every row one of the labels"),
+        ([None, "a", "b", "a"], "labels: row 0 is None"),
+        (["a", " ", "b", "a"], "labels: row 1 is empty"),
+        (["a", "b", "NaN", "a"], "labels: row 2 is NaN"),
+        (np.array([1, "a", 2, "b"], object), "labels are of several types, int and str; make them all of one"),
+    ],
+)
+def test_labels_that_are_none_are_refused_by_name(labels, told):
+    with pytest.raises(DataError, match=told):
+        distinct("labels", labels, 4)
+
+
+def test_labels_are_told_apart_whatever_their_type():
+    text = ["c", "a", "c", "b"]
+    for labels in ([3, 1, 3, 2], text, np.array(text, object), torch.tensor([3, 1, 3, 2])):
+        units, own = distinct("labels", labels, 4)
+        assert (len(units), own.tolist()) == (3, [2, 0, 2, 1])
+
+
 def test_iterables_out_of_step_are_refused():
     groups = {"a": reader(Batches(A, [2])), "b": reader(Batches(A, [2, 3]))}
     with pytest.raises(DataError, match="from row 2 on the next batch has 6 of a, 1 of b; both must yield equally"):
@@ -98,6 +127,9 @@ def test_iterables_out_of_step_are_refused():
         ([None], DataError, r"not of shape \(\)"),
         (["file.npy"], UsageError, "file.npy is a path"),
         ([Path("file.npy")], UsageError, "file.npy is a path"),
+        ([{"a": A}], DataError, "this is a mapping of arrays; give one of them"),
+        ([csr_matrix(A)], DataError, r"this is sparse; give x.toarray\(\)"),
+        ([np.ma.masked_greater(A, 20)], DataError, "features have masked values"),
         ([(x for x in [A])], UsageError, "a generator can be read only once"),
         ([[A, A], A], UsageError, "an iterable of batches cannot be concatenated with other features; pass arrays"),
     ],

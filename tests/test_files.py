@@ -321,6 +321,16 @@ def test_whole_numbers_in_text_are_those_of_an_array(tmp_path):
     assert files.column(tmp_path / "groups.txt", "groups", 3).tolist() == [10, 9, -1]
 
 
+def test_a_number_is_no_header_and_several_columns_are_no_column(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("3\n10\n9\n-1\n")
+    with pytest.raises(DataError, match=r"labels of shape \(4,\); there must be one for each of 3 rows"):
+        files.column(path, "labels", 3)
+    path.write_text("id,label\n1,a\n2,b\n")
+    with pytest.raises(DataError, match=r"labels.csv has several columns; write the labels into a file of their own"):
+        files.column(path, "labels", 2)
+
+
 def test_a_column_must_have_one_value_a_row(tmp_path):
     npy(tmp_path / "labels.npy", np.arange(4)[:, None])
     assert files.column(tmp_path / "labels.npy", "labels", 4).tolist() == [0, 1, 2, 3]

@@ -16,6 +16,7 @@ def test_a_gap_is_confirmed_if_everything_agrees():
         ({"elsewhere": [0.02, -0.001]}, "not confirmed here"),
         ({"extrapolated": [0.001, None]}, "below resolution"),
         ({"extrapolated": [0.02, None]}, "confirmed"),
+        ({"extrapolated": [None, None]}, "below resolution"),
         ({"standardized": -0.01}, "below resolution"),
     ],
 )

@@ -191,6 +191,7 @@ def span_gap(
     columns = S * d_wide + R * m * d_narrow
     scores = _scores(gap, names, joints, _variants(joints, labels), columns, tell or silent)
     _warn(scores)
+    _suspect(gap, scores)
     return SpanGap(
         **_numbers(gap, scores, list(joints), labels is not None),
         **_verdict(gap, scores, list(joints), margin, widths, S),
@@ -278,9 +279,11 @@ def _scores(
         for c in sorted(comparisons, key=scoring.fit):
             scores[c] = scoring.score(c, joint, beside, name)
             if math.isnan(scores[c].value):
+                within = dict(c.options).get("within_class", False)
                 raise DataError(
                     f"{names[c.target[0]]}: none of its features varies on {SUPPORT_ROWS:.0f} effective rows or more "
-                    f"of the {split} ones (a Gaussian feature on a third of them). Use more rows."
+                    f"of the {split} ones (a Gaussian feature on a third of them). Use more rows"
+                    f"{' for a class; are labels classes?' if within else ', or leave it out if it does not vary.'}"
                 )
             tell("scores", len(scores), len(wanted))
     return scores
@@ -355,6 +358,13 @@ def _verdict(gap: Gap, scores: Scores, splits: list[str], least: float, widths: 
         "level": level,
         "unchecked": tuple(split for split in gaps.SPLITS if split not in splits),
     }
+
+
+def _suspect(gap: Gap, scores: Scores) -> None:
+    """Warn of narrow networks that say nothing."""
+    head = headline("validation")
+    if min(scores[term.comparison(head, True)].values["p_live"] for term in gap.first) == 0:
+        warnings.warn("narrow networks have no feature that varies: they span nothing.", NumericsWarning, stacklevel=3)
 
 
 def _warn(scores: Scores) -> None:

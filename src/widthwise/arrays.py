@@ -1,5 +1,6 @@
 """Arrays that a caller gives: checked against each other, and made the joint of one split of their rows."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from widthwise.columns import Concatenation, no_gaps, reader, stacked
+from widthwise.columns import Concatenation, distinct, reader, stacked
 from widthwise.errors import DataError, UsageError
 from widthwise.pairs import Joint
 from widthwise.splits import held_out, k_fold
+
+HEAD = 64  # rows in which no two networks are alike
 
 
 def joint(given: Mapping[str, Any], tests: Mapping[str, Any], split: str, *, folds: int = 5, **kept: Any) -> Joint:
@@ -30,7 +33,9 @@ def joint(given: Mapping[str, Any], tests: Mapping[str, Any], split: str, *, fol
     if split == "test":
         if there.keys() != given.keys():
             raise UsageError(f'split="test" needs {names}.')
-        return with_tests(given, there, **kept)
+        found = with_tests(given, there, **kept)
+        _fresh(given, there)
+        return found
     raise UsageError(f'split must be "validation" or "test", not {split!r}.')
 
 
@@ -93,12 +98,12 @@ def networks(**sides: Sequence[Any]) -> dict[str, Concatenation]:
         DataError: if their widths differ.
     """
     given = {side: listed(side, some) for side, some in sides.items()}
-    together = [pair for some in given.values() for pair in some.items()]
-    for k, (name, features) in enumerate(together):
-        for other, before in together[:k]:
-            if features is before:
-                raise UsageError(f"{name} is {other} again; every network is to be another.")
-    return {name: read for side, some in given.items() for name, read in _of_one_width(side, some).items()}
+    found = {name: read for side, some in given.items() for name, read in _of_one_width(side, some).items()}
+    heads = {name: features[:HEAD].cpu() for name, features in found.items() if features.indexed}
+    for (other, before), (name, own) in itertools.combinations(heads.items(), 2):
+        if torch.equal(before, own) and bool((own != own[:1]).any()):
+            raise UsageError(f"{name} is {other} again; every network is to be another.")
+    return found
 
 
 def _of_one_width(side: str, given: Mapping[str, Any]) -> dict[str, Concatenation]:
@@ -106,6 +111,8 @@ def _of_one_width(side: str, given: Mapping[str, Any]) -> dict[str, Concatenatio
     if not found:
         raise UsageError(f"{side} is empty; a span gap needs 2 or more wide networks, and narrow ones.")
     first = found[f"{side}[0]"].columns
+    if not first:
+        raise DataError(f"{side}[0] has no features; there must be some.")
     for name, features in found.items():
         if features.columns != first:
             raise DataError(
@@ -147,7 +154,16 @@ def networks_tests(
             f"there are {len(wide)} networks in wide_test and {len(narrow)} in narrow_test, and {len(sides)} in wide "
             "and narrow; give the test rows of every network, in the same order."
         )
+    _fresh(sides, found)
     return found
+
+
+def _fresh(fitted: Mapping[str, Any], tests: Mapping[str, Any]) -> None:
+    """Refuse rows as test rows that maps are fitted on."""
+    for name, features in tests.items():
+        own = fitted.get(name)
+        if own is features or (isinstance(own, Concatenation) and len(own.parts) == 1 and own.parts[0] is features):
+            raise UsageError(f"{named_test(name)} is {name} again; test rows are others than those that fit.")
 
 
 def named_test(name: str) -> str:
@@ -173,8 +189,4 @@ def _rows(sides: Mapping[str, Concatenation]) -> int:
 def _classes(labels: Any, n: int) -> Int[Tensor, " rows"] | None:
     if labels is None:
         return None
-    found = np.asarray(labels)
-    if found.shape != (n,):
-        raise DataError(f"labels have shape {found.shape}; there must be one for each of the {n} rows.")
-    no_gaps("labels", found)
-    return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(-1).astype(np.int64))
+    return torch.from_numpy(distinct("labels", labels, n)[1].astype(np.int64))

@@ -303,7 +303,7 @@ def _stored(name: str, common: Common) -> dict[str, Any]:
 
     store = _store(common)
     entry = store.get("runs", name)
-    if entry is None and Path(name).is_file():
+    if entry is None and Path(name).is_file() and Path(name).suffix in (".yaml", ".yml"):
         raise UsageError(f"{name} is a file: `widthwise plan {name}` says what a study file trains.")
     if entry is None:
         known = [member.name for member in catalogue.members()] + ["schema", *store.keys("runs")]

@@ -1,6 +1,6 @@
 """Features of several networks side by side, read in batches: views of arrays, memory maps and iterables."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
@@ -67,7 +67,7 @@ class Concatenation:
             for start in range(0, len(self), size):
                 yield self[start : start + size]
         else:
-            yield from (matrix(batch) for batch in self.parts[0])
+            yield from (matrix(batch) for batch in self.parts[0] if len(batch))
 
     def place(self, row: int) -> str:
         """Return where the row that is read as number `row` is found: its number in the user's own array or file."""
@@ -188,6 +188,11 @@ class _Batches:
 
 
 def _part(part: Any) -> Any:
+    if isinstance(part, Mapping) or hasattr(part, "toarray"):
+        kind = "a mapping of arrays; give one of them" if isinstance(part, Mapping) else "sparse; give x.toarray()"
+        raise DataError(f"features must be a matrix (rows, columns), and this is {kind}.")
+    if np.ma.is_masked(part):
+        raise DataError("features have masked values; leave such rows out of all features alike, or fill them.")
     if isinstance(part, Concatenation | _Stacked) or _sliced(part):
         return part
     if isinstance(part, Iterator):
@@ -240,10 +245,35 @@ def matrix(batch: Any) -> Tensor:
     return tensor.to(torch.uint8) if tensor.dtype == torch.bool else tensor
 
 
-def no_gaps(what: str, values: np.ndarray) -> None:
-    """Raise a DataError that names the first row of labels or groups that is NaN."""
-    if values.dtype.kind == "f" and len(gaps := np.isnan(values).nonzero()[0]):
-        raise DataError(f"{what}: row {gaps[0]} is nan; give every row one of the {what}.")
+def distinct(what: str, given: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels or groups that there are, in order, and the number of each row's own among them.
+
+    Raises:
+        DataError: if there is not one a row, naming the first row that has none; or they are of several types.
+    """
+    if isinstance(given, str | PurePath):
+        raise DataError(f"{what}: {given} is a path; give what is in it, one for each of the {rows} rows.")
+    values = np.asarray(given)
+    if values.shape != (rows,):
+        raise DataError(f"{what} have shape {values.shape}; there must be one for each of the {rows} rows.")
+    if len(gaps := _missing(values).nonzero()[0]):
+        told = str(values[gaps[0]]).strip() or "empty"
+        raise DataError(f"{what}: row {gaps[0]} is {told}; give every row one of the {what}.")
+    try:
+        units, inverse = np.unique(values, return_inverse=True)
+    except TypeError:
+        kinds = " and ".join(sorted({type(value).__name__ for value in values}))
+        raise DataError(f"{what} are of several types, {kinds}; make them all of one.") from None
+    return units, inverse.reshape(-1)
+
+
+def _missing(values: np.ndarray) -> np.ndarray:
+    """Return which values are None, NaN or blank, in the ways that each type has."""
+    if values.dtype.kind == "O":
+        return np.array([value is None or value != value or str(value).strip() == "" for value in values], bool)
+    if values.dtype.kind in "US":
+        return np.isin(np.char.lower(np.char.strip(values.astype(str))), ("", "nan"))
+    return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
 
 
 def _check_real(matrix: Tensor | np.ndarray) -> None:

@@ -1,15 +1,27 @@
 """What every command takes, and how it says what it found."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from widthwise.errors import UsageError
 
 _everywhere = Group("Everywhere")
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """Return a whole number; 2.5 is none, and is not rounded."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f'it takes a whole number, not "{tokens[0].value}".') from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 @Parameter(name="*", group=_everywhere)
@@ -23,9 +35,9 @@ class Common:
     """Folder of data sets; otherwise the study file's data.root, or WIDTHWISE_DATA."""
     device: str = "cpu"
     """Where networks train and files of features are compared: cpu, cuda, cuda:1."""
-    jobs: int | None = None
+    jobs: Whole | None = None
     """Processes that train at the same time; one for each core if left out."""
-    fleet: int | None = None
+    fleet: Whole | None = None
     """Networks that train as one, where their form is a fleet; found by a measurement if left out."""
     quiet: Annotated[bool, Parameter(negative="")] = False
     """No progress on stderr."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from widthwise import progress, words
-from widthwise.command import NOTHING, Common, say
+from widthwise.command import NOTHING, Common, Whole, say
 from widthwise.errors import UsageError
 
 
@@ -19,7 +19,7 @@ def span(
     split: str = "validation",
     source_test: Path | None = None,
     target_test: Path | None = None,
-    folds: int = 5,
+    folds: Whole = 5,
     groups: Path | None = None,
     labels: Path | None = None,
     penalties: str | None = None,
@@ -96,40 +96,23 @@ def span(
             )
             for names in (("source", "target"), ("target", "source"))[: 1 + both]
         ]
+    names = {"source": str(source), "target": str(target)}
+    results = [replace(r, source=names[r.source], target=names[r.target]) for r in results]
     if common.json:
         shown = [name for name in SPAN_KEYS if name != "path" or penalties is not None]
         told = [{name: facts[name] for name in shown} for facts in map(SpanError.to_dict, results)]
         say(dict(zip(("source_to_target", "target_to_source"), told, strict=True)) if both else told[0])
     else:
         told = [words.for_json({name: getattr(result, name) for name in SPAN_SUMMARY}) for result in results]
-        names = {"source": str(source), "target": str(target)}
-        named = [replace(r, source=names[r.source], target=names[r.target]) for r in results]
-        say("\n\n".join(f"{r}\n\n{words.facts(facts)}" for r, facts in zip(named, told, strict=True)))
+        say("\n\n".join(f"{r}\n\n{words.facts(facts)}" for r, facts in zip(results, told, strict=True)))
 
 
 SPAN_SUMMARY = ("mean_all", "median", "variance_weighted", "worst", "within_class", "constant", "unsupported")
 SPAN_SUMMARY += ("outlying", "rows", "rows_fit", "p", "p_live", "df", "extrapolated")
-SPAN_KEYS = (
-    "mean",
-    "low",
-    "high",
-    "mean_all",
-    "median",
-    "variance_weighted",
-    "worst",
-    "per_feature",
-    "penalty",
-)
-SPAN_KEYS += (
-    "constant",
-    "unsupported",
-    "outlying",
-    "constant_features",
-    "unsupported_features",
-    "rows",
-    "rows_fit",
-)
-SPAN_KEYS += ("p", "p_live", "df", "within_class", "extrapolated", "path")
+SPAN_KEYS = ("mean", "low", "high", "mean_all", "median")
+SPAN_KEYS += ("variance_weighted", "worst", "per_feature", "penalty", "constant", "unsupported", "outlying")
+SPAN_KEYS += ("constant_features", "unsupported_features", "rows", "rows_fit", "p", "p_live", "df", "within_class")
+SPAN_KEYS += ("extrapolated", "path")
 
 
 Several = Annotated[list[Path], Parameter(consume_multiple=True, negative="")]
@@ -140,14 +123,14 @@ def gap(
     wide: Several,
     narrow: Several,
     matching: str = "parameters",
-    count: int | None = None,
+    count: Whole | None = None,
     wide_test: Several | None = None,
     narrow_test: Several | None = None,
-    folds: int = 5,
+    folds: Whole = 5,
     groups: Path | None = None,
     labels: Path | None = None,
     margin: float = 0.002,
-    widths: int = 1,
+    widths: Whole = 1,
     precision: str = "float64",
     key: str | None = None,
     common: Common = NOTHING,

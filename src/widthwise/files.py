@@ -121,6 +121,9 @@ def sides(
     found = {name: features(path, keys[name.partition("_")[0]]) for name, path in given.items() if path is not None}
     same_rows(found["source"], found["target"])
     if "source_test" in found and "target_test" in found:
+        for name in ("source", "target"):
+            if found[name].path.resolve() == found[f"{name}_test"].path.resolve():
+                raise UsageError(f"{found[name].path} is given for test rows, too, which are to be others.")
         same_rows(found["source_test"], found["target_test"])
     return found
 
@@ -139,10 +142,11 @@ def fleets(given: Mapping[str, Sequence[Path]], key: str | None = None) -> dict[
         together = [network for side in ("wide", "narrow") for network in found.get(side + rows, [])]
         for other in together[1:]:
             same_rows(together[0], other)
-        paths = [network.path.resolve() for network in together]
-        for k, network in enumerate(together):
-            if paths[k] in paths[:k]:
-                raise UsageError(f"{network.path} is given twice; every network is to be another.")
+    paths: set[Path] = set()
+    for network in (network for networks in found.values() for network in networks):
+        if network.path.resolve() in paths:
+            raise UsageError(f"{network.path} is given twice; every network, and its test rows, are to be others.")
+        paths.add(network.path.resolve())
     return found
 
 
@@ -184,7 +188,10 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
     elif path.suffix.lower() in (".txt", ".csv"):
         lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         lines = [line.strip() for line in lines[: -1 if lines[-1] == "" else None]]
-        values = _numbers_if_they_are(np.array(lines[1:] if len(lines) == rows + 1 else lines))
+        if path.suffix.lower() == ".csv" and lines and all("," in line for line in lines):
+            raise DataError(f"{path} has several columns; write the {what} into a file of their own.")
+        headed = len(lines) == rows + 1 and not _number(lines[0])
+        values = _numbers_if_they_are(np.array(lines[1:] if headed else lines))
     else:
         raise UsageError(f"{path}: {what} are read from .npy, .txt or .csv files with one column.")
     if values.ndim == 2 and 1 in values.shape:
@@ -192,6 +199,14 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
     if values.shape != (rows,):
         raise DataError(f"{path} holds {what} of shape {values.shape}; there must be one for each of {rows} rows.")
     return values
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _numbers_if_they_are(values: np.ndarray) -> np.ndarray:

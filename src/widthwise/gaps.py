@@ -7,7 +7,7 @@ jackknife leaves a network out (DEFINITIONS 4).
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -145,10 +145,10 @@ class Gap:
         """Return the gap of both sides' limits in n: "richardson", or "aitken" where that exists."""
         sides = []
         for terms in (self.first, self.second):
-            quarter, half, full = (
-                mean([_limits(scores, term, self.trained)[size] for term in terms])
-                for size in ("quarter", "half", "fit")
-            )
+            each = [_limits(scores, term, self.trained) for term in terms]
+            if any(of["quarter"] is None for of in each):  # groups were too few for a quarter of the rows
+                return None
+            quarter, half, full = (mean([of[size] for of in each]) for size in ("quarter", "half", "fit"))
             richardson = limits.richardson(half, full)
             sides.append(richardson if statistic == "richardson" else limits.aitken(quarter, half, full))
         return None if None in sides else sides[0] - sides[1]
@@ -249,7 +249,7 @@ def _unit(wide: Net) -> str:
     return f"wide {wide.seed}"
 
 
-def _limits(scores: Scores, term: Term, trained: bool) -> dict[str, float]:
+def _limits(scores: Scores, term: Term, trained: bool) -> dict[str, Any]:
     return scores[term.comparison(headline("validation"), trained)].values["extrapolated"]
 
 

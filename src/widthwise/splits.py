@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from widthwise import seeds
-from widthwise.columns import no_gaps
+from widthwise.columns import distinct
 from widthwise.errors import DataError, UsageError
 
 BLOCKS = 50  # row blocks of the bootstrap
@@ -140,15 +140,11 @@ def held_out(
 
 def _permuted(ids: Int[Tensor, " rows"], groups: Any) -> Int[Tensor, " rows"]:
     """Return each row's place: that of its group (itself, without groups) in a seeded permutation."""
-    if groups is not None:
-        if np.shape(groups) != (len(ids),):
-            raise DataError(f"groups have shape {np.shape(groups)}; there must be one for each of the {len(ids)} rows.")
-        no_gaps("groups", np.asarray(groups))
-    units, inverse = np.unique(np.asarray(ids if groups is None else groups), return_inverse=True)
+    units, inverse = distinct(*(("row ids", ids) if groups is None else ("groups", groups)), len(ids))
     if groups is None and len(units) != len(ids):
         raise DataError("row ids must be unique.")
     order = torch.randperm(len(units), generator=seeds.stream(0, "rows"))
-    return order[torch.from_numpy(inverse.reshape(-1))]
+    return order[torch.from_numpy(inverse)]
 
 
 def _fold_of(place: Int[Tensor, " rows"], folds: int) -> Int[Tensor, " rows"]:

@@ -27,7 +27,8 @@ def gap(
         margin: d = max(0.002, 0.1 * baseline span error).
         elsewhere: the gap's estimates on the test and unseen splits; None where there are no such rows, and
             then neither "confirmed" nor "opposite" can be said, but "not confirmed here" can.
-        extrapolated: its extrapolations in n; None where one does not exist (then the other decides).
+        extrapolated: its extrapolations in n; None where one does not exist (then the other decides;
+            without both "confirmed" cannot be said).
         standardized: its estimate with standardised sources.
         wide: number of wide networks; fewer than 3 resolve nothing.
     """
@@ -39,7 +40,7 @@ def gap(
     if low > margin:
         if any(value <= 0 for value in known):
             return NOT_CONFIRMED
-        sure = all_known and all(limit > margin for limit in limits) and standardized > 0
+        sure = all_known and len(limits) > 0 and all(limit > margin for limit in limits) and standardized > 0
         return CONFIRMED if sure else BELOW_RESOLUTION
     if high < -margin and all_known and not any(value >= 0 for value in known):
         return OPPOSITE

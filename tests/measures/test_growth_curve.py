@@ -129,6 +129,8 @@ def test_what_cannot_be_asked_is_refused(options, told):
         growth_curve.growth_curve("features.npy", torch.ones(10, 2))
     with pytest.raises(DataError, match=r"networks\[1\]: features must be a matrix .* not of shape \(10,\)"):
         growth_curve.growth_curve([torch.ones(10, 2), torch.ones(10)], torch.ones(10, 2))
+    with pytest.raises(DataError, match="no target feature varies on 20 effective rows or more"):
+        growth_curve.growth_curve([rows, rows[:, :1]], 0 * rows)
     with pytest.raises(UsageError, match="no networks"):
         growth_curve.growth_curve([], rows)
 

@@ -290,5 +290,7 @@ def test_arrays_that_do_not_fit_are_refused():
         probe_accuracy(X, labels, **test, penalties=[0.0, 1.0])
     bad = X.clone()
     bad[3, 1] = math.inf
+    with pytest.raises(DataError, match="features has no columns"):
+        probe_accuracy(np.ones((10, 0)), np.arange(10) % 2)
     with pytest.raises(DataError, match="test_features: row 3, column 1 is inf"):
         probe_accuracy(X, labels, test_features=bad, test_labels=labels)

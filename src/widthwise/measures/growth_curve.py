@@ -4,6 +4,7 @@ All of them from one factorisation a penalty (linalg/nested.py). The penalty is 
 together, so that a curve of m networks has the same absolute grid throughout; the rest is span_error's definition.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral
@@ -14,13 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import arrays, seeds
-from widthwise.errors import UsageError
+from widthwise.errors import DataError, UsageError
 from widthwise.linalg import limits, nested
 from widthwise.linalg.intervals import Interval, jackknife_gap
 from widthwise.linalg.moments import Moments
 from widthwise.linalg.strata import strata
 from widthwise.measures.base import Score
-from widthwise.pairs import Pair
+from widthwise.pairs import SUPPORT_ROWS, Pair
 from widthwise.regression import Options, block_sums, choose, given
 from widthwise.words import for_json
 
@@ -147,6 +148,11 @@ def growth_curve(
     )
     pair = Pair(joint, tuple(sides), ("target",))
     score = measure(pair, orders=orders, leave_out=leave_out, penalties=penalties)
+    if math.isnan(score.value):
+        raise DataError(
+            f"no target feature varies on {SUPPORT_ROWS:.0f} effective rows or more of those that fit and of those "
+            "that are scored (a Gaussian one on a third of them), so there is no mean. Use more rows, or others."
+        )
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in score.values.items()}
     return GrowthCurve(**values, per_feature=score.arrays["per_feature"])
 

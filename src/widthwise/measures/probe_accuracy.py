@@ -134,6 +134,8 @@ def probe_accuracy(
     """
     groups = _groups((features, labels), (reserve_features, reserve_labels), (test_features, test_labels))
     X, y = (torch.cat([group[k] for group in groups.values()]) for k in (0, 1))
+    if not X.shape[1]:
+        raise DataError("features has no columns; there must be some.")
     classes = int(y.max()) + 1 if classes is None else classes
     _check_labels({name: group[1] for name, group in groups.items()}, classes)
     parts, chosen_by = _parts({name: len(group[1]) for name, group in groups.items()})

@@ -229,7 +229,7 @@ def between(
     if penalties is None:
         result = replace(result, path=None)
     result = replace(result, source=source, target=target)
-    _warn(result)
+    _warn(result, joint.classes)
     return result
 
 
@@ -327,11 +327,14 @@ def _extrapolated(pair: Pair, options: Options, supported: Bool[Tensor, " target
     Richardson: 2 F(n) - F(n/2). Aitken: F(n) - D2^2 / (D1 - D2) with D1 = F(n/4) - F(n/2) and
     D2 = F(n/2) - F(n); None unless 0 < D2 < D1.
     """
-    F = {}
+    F, rows = {}, []
     for size in ("quarter", "half", "fit"):
         regression = _regression(pair, options, size)
         place = regression.local(pair.target)
         F[size] = _mean(regression.choose(place).error[supported])
+        rows.append(regression.fits[0].n)
+    if not rows[0] < rows[1] < rows[2]:  # a few large groups: no quarter of them is fewer
+        return {"quarter": None, "half": None, "fit": F["fit"], "richardson": None, "aitken": None}
     three = F["quarter"], F["half"], F["fit"]
     return {**F, "richardson": limits.richardson(*three[1:]), "aitken": limits.aitken(*three)}
 
@@ -351,12 +354,12 @@ def _summaries(
     }
 
 
-def _warn(result: SpanError) -> None:
+def _warn(result: SpanError, classes: int) -> None:
     told = []
     if not result.p_live:
         told.append(f"none of the {result.p} {result.source} features varies on the rows that fit: nothing is spanned.")
-    if result.within_class is not None and math.isnan(result.within_class) and not math.isnan(result.mean):
-        told.append("no target feature varies within a class, so there is no within_class: are `labels` classes?")
+    if result.within_class is not None and classes > result.rows / 4:
+        told.append(f"{classes} classes among {result.rows} rows leave little within one: are `labels` classes?")
     if result.df > CROWDED * result.rows_fit:
         told.append(
             f"{result.df:.0f} effective degrees of freedom for {result.rows_fit} rows: the error would be lower with "
@@ -376,9 +379,9 @@ def _warn(result: SpanError) -> None:
         )
     if math.isnan(result.mean):
         told.append(
-            f"none of {len(result.per_feature)} target features varies on {SUPPORT_ROWS:.0f} effective rows or more, "
-            f"of {result.rows} (a Gaussian one on a third of them), so there is no mean; mean_all is over those that "
-            "vary at all. Use more rows."
+            f"none of {len(result.per_feature)} target features varies on {SUPPORT_ROWS:.0f} effective rows or more "
+            f"of those that fit, and of {result.rows} that are scored (a Gaussian one on a third of them), so there is "
+            "no mean; mean_all is over those that vary at all. Use more rows, or others."
         )
     for sentence in told:
         warnings.warn(sentence, NumericsWarning, stacklevel=4)
