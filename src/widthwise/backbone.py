@@ -49,7 +49,7 @@ def fits(x: Float[Tensor, "batch channels h w"], stem: Normed, blocks: Sequence[
     kernels = [[layer.tensors[0].shape[-1] for layer in block] for block in blocks]
     usual = all(k in ([3, 3], [3, 3, 1]) for k in kernels) and all(layer.stride <= 2 for layer in layers)
     padded = all(layer.padding == layer.tensors[0].shape[-1] // 2 for layer in layers)
-    alike = all(t.dtype == x.dtype for layer in layers for t in layer.tensors)
+    alike = all(t.dtype == x.dtype for layer in layers for t in (*layer.tensors, *layer.running))
     thin = all(max(layer.tensors[0].shape[1:3]) <= lanes.MOST for layer in layers)
     return lanes.fits(x, stem.tensors[0]) and usual and padded and alike and thin
 

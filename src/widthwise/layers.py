@@ -227,12 +227,14 @@ def residual_network(
         blocks: of each the first, the second and, if h is to go through one before it is added, a third of such pairs.
     """
     layers = [stem, *(layer for block in blocks for layer in block)]
-    if all(norm.members == 1 and norm.training and convolution.bias is None for convolution, norm in layers):
+    alike = {(norm.momentum, norm.eps) for _, norm in layers}
+    trained = all(norm.members == 1 and norm.training and convolution.bias is None for convolution, norm in layers)
+    if trained and len(alike) == 1:
         first, rest = _normed(*stem), [[_normed(*layer) for layer in block] for block in blocks]
         if backbone.fits(x, first, rest):
             for _, norm in layers:
                 norm.num_batches_tracked.add_(1)
-            return backbone.backbone(x, first, rest, stem[1].momentum, stem[1].eps)
+            return backbone.backbone(x, first, rest, *alike.pop())
     x = _behind(stem, x, relu=True)
     for first, second, *shortcut in blocks:
         added = _behind(shortcut[0], x) if shortcut else x
