@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from widthwise import backbone, lanes, seeds
+from widthwise import backbone, lanes, native, seeds
 
 needs_compiler = pytest.mark.skipif(lanes.compiled() is None, reason="no C++ compiler (CXX, c++)")
 
@@ -104,6 +104,22 @@ def test_a_result_in_float32_is_that_of_float64_but_for_rounding(seed):
 
 
 @needs_compiler
+def test_a_gradient_that_lies_otherwise_is_taken_as_it_is(seed):
+    batch, inputs, channels, h, w, blocks = NETWORKS[4]
+    stem, made = network(seed, inputs, channels, blocks)
+    x = drawn(seed, batch, inputs, h, w)
+    y = backbone.backbone(x, stem, made, 0.1, 1e-5)
+    own = drawn(seed, *y.shape)  # images first
+    ours = torch.autograd.grad((y * own).sum(), stem.tensors)
+    assert_equal(ours, torch.autograd.grad((plain(x, stem, made) * own).sum(), stem.tensors))
+    pooled = [
+        torch.autograd.grad(F.avg_pool2d(of(x, stem, made, 0.1, 1e-5), 4).sin().sum(), stem.tensors)
+        for of in (backbone.backbone, plain)
+    ]
+    assert_equal(*pooled)
+
+
+@needs_compiler
 def test_graphs_that_live_at_the_same_time_keep_apart_what_is_between(seed):
     batch, inputs, channels, h, w, blocks = NETWORKS[0]
     stem, made = network(seed, inputs, channels, blocks)
@@ -128,10 +144,12 @@ def test_a_second_way_back_is_refused(seed):
 
 
 @needs_compiler
-@pytest.mark.parametrize("row", [slice(None), 0, 5])
-def test_moments_of_far_away_numbers_keep_their_digits(row, seed):
-    x = drawn(seed, 32, 1, 8, 8)
-    x[:, :, row] += 1e3
+@pytest.mark.parametrize(
+    "away", [(slice(None),), (slice(None), slice(None), 0), (slice(None), slice(None), 5), (slice(32),)]
+)
+def test_moments_of_far_away_numbers_keep_their_digits(away, seed):
+    x = drawn(seed, 96, 1, 8, 8)
+    x[away] += 1e3
     stem = layer(seed, 1, 1, 3, 1, torch.float32)
     stem.tensors[0].detach().zero_()[..., 1, 1] = 1  # what is between is x
     block = [layer(seed, 1, 1, 3, 1, torch.float32) for _ in range(2)]
@@ -166,5 +184,16 @@ def test_thin_networks_of_usual_blocks_fit(channels, blocks, batch, fits, seed):
     stem, made = network(seed, 3, channels, blocks)
     assert backbone.fits(x, stem, made) == fits
     assert not backbone.fits(x.float(), stem, made)
-    made[0][0] = layer(seed, blocks[0][0], channels, 1, 1)
-    assert not backbone.fits(x, stem, made)
+    assert not backbone.fits(x[:, :2], stem, made)  # not what the stem takes
+    for wrong in ([layer(seed, blocks[0][0], channels, 1, 1), *made[0][1:]], [made[0][0], layer(seed, 4, 5, 3, 1)]):
+        assert not backbone.fits(x, stem, [wrong, *made[1:]])
+    assert not backbone.fits(x, stem, [made[0][:2], *made[1:]]) or channels == blocks[0][0]
+
+
+@needs_compiler
+def test_without_its_library_nothing_fits(monkeypatch, seed):
+    given = drawn(seed, 16, 3, 8, 8), *network(seed, 3, 4, ((4, 1),))
+    assert backbone.fits(*given)
+    load = native.load
+    monkeypatch.setattr(native, "load", lambda source: None if source == backbone.SOURCE else load(source))
+    assert not backbone.fits(*given)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given, settings
@@ -95,7 +96,11 @@ def test_empty_batches_are_none():
         ([1.0, 2.0, np.nan, 1.0], "labels: row 2 is nan; give every row one of the labels"),
         ([None, "a", "b", "a"], "labels: row 0 is None"),
         (["a", " ", "b", "a"], "labels: row 1 is empty"),
-        (["a", "b", "NaN", "a"], "labels: row 2 is NaN"),
+        (np.array(["a", "b", np.nan, "a"]), "labels: row 2 is nan"),
+        (np.array([b"a", b"", b"b", b"a"]), "labels: row 1 is"),
+        (np.array(["2020", "NaT", "2021", "2022"], "M8[Y]"), "labels: row 1 is NaT"),
+        (pandas.Series([1, 2, 3, None], dtype="Int64"), "labels: row 3 is"),
+        (np.ma.masked_equal([1, 2, 3, 2], 3), "labels have masked values"),
         (np.array([1, "a", 2, "b"], object), "labels are of several types, int and str; make them all of one"),
     ],
 )
@@ -106,7 +111,8 @@ def test_labels_that_are_none_are_refused_by_name(labels, told):
 
 def test_labels_are_told_apart_whatever_their_type():
     text = ["c", "a", "c", "b"]
-    for labels in ([3, 1, 3, 2], text, np.array(text, object), torch.tensor([3, 1, 3, 2])):
+    many = [np.array(text, object), torch.tensor([3, 1, 3, 2]), np.array([b"\xc3\xa9", b"a", b"\xc3\xa9", b"b"])]
+    for labels in ([3, 1, 3, 2], text, ["Nan", "Bob", "Nan", "Lea"], *many):
         units, own = distinct("labels", labels, 4)
         assert (len(units), own.tolist()) == (3, [2, 0, 2, 1])
 

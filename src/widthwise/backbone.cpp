@@ -45,8 +45,8 @@ struct Span {
     }
 };
 
-// The mean and the variance of a layer's results, summed about the mean of their first row: no digits cancel, since
-// that lies within sqrt(rows) deviations of the mean of all.
+// The mean and the variance of a layer's results, summed about the mean of the row that comes first: few digits cancel,
+// since of n rows that lies within sqrt(n) deviations of the mean of all (a row of some of the images counts as one).
 template <class T>
 struct Moments {
     Layer<T>& layer;

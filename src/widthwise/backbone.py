@@ -5,7 +5,7 @@ What is between layers is in memory that stays from step to step; `backbone.cpp`
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,36 @@ class Normed:
 def fits(x: Float[Tensor, "batch channels h w"], stem: Normed, blocks: Sequence[Sequence[Normed]]) -> bool:
     """Return whether a network is better computed here: thin, its blocks of kernels of 3 and shortcuts of 1."""
     layers = [stem, *(layer for block in blocks for layer in block)]
-    kernels = [[layer.tensors[0].shape[-1] for layer in block] for block in blocks]
-    usual = all(k in ([3, 3], [3, 3, 1]) for k in kernels) and all(layer.stride <= 2 for layer in layers)
-    padded = all(layer.padding == layer.tensors[0].shape[-1] // 2 for layer in layers)
     alike = all(t.dtype == x.dtype for layer in layers for t in (*layer.tensors, *layer.running))
     thin = all(max(layer.tensors[0].shape[1:3]) <= lanes.MOST for layer in layers)
-    return lanes.fits(x, stem.tensors[0]) and usual and padded and alike and thin
+    return lanes.fits(x, stem.tensors[0]) and alike and thin and _usual(x.shape[1], stem, blocks) and compiled()
+
+
+def compiled() -> bool:
+    """Return whether the compiled library is there."""
+    return native.load(SOURCE) is not None
+
+
+def _usual(channels: int, stem: Normed, blocks: Sequence[Sequence[Normed]]) -> bool:
+    """Return whether every layer takes what the one before it gives, by the kernels and strides of basic blocks."""
+
+    def takes(layer: Normed, inputs: int, kernels: tuple[int, ...], stride: int) -> bool:
+        weight = layer.tensors[0]
+        fits = weight.shape[2] == inputs and weight.shape[-1] in kernels and weight.shape[-2] == weight.shape[-1]
+        return fits and layer.stride == stride and layer.padding == weight.shape[-1] // 2
+
+    outputs = [channels, stem.tensors[0].shape[1]]
+    if not (blocks and takes(stem, channels, (1, 3), stem.stride)):
+        return False
+    for first, second, *shortcut in blocks:
+        before, between, behind = outputs[-1], first.tensors[0].shape[1], second.tensors[0].shape[1]
+        own = first.stride <= 2 and takes(first, before, (3,), first.stride) and takes(second, between, (3,), 1)
+        same = first.stride == 1 and before == behind
+        beside = len(shortcut) == 1 and takes(shortcut[0], before, (1,), first.stride)
+        if not own or not (beside and shortcut[0].tensors[0].shape[1] == behind if shortcut else same):
+            return False
+        outputs.append(behind)
+    return True
 
 
 def backbone(
@@ -85,16 +109,17 @@ class _Plan:
         network: the sizes of all layers, which blocks have a shortcut, how many blocks.
         needed: numbers of room.
         shape: of the result.
-        rooms: one that no step uses, at most; asked for anew, its pages would be, too.
     """
 
     network: tuple[Any, Any, int]
     needed: int
     shape: tuple[int, ...]
-    rooms: list[Tensor] = field(default_factory=list)
 
 
-@lru_cache(maxsize=4)
+_spare: list[Tensor] = []  # a room that no step uses, at most one; asked for anew, its pages would be, too
+
+
+@lru_cache(maxsize=64)
 def _plan(shape: tuple[int, ...], layers: tuple, blocks: tuple[int, ...], dtype: torch.dtype) -> _Plan:
     batch, _, *here = shape
     sizes: list[int] = []
@@ -123,7 +148,9 @@ class _Backbone(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, plan: _Plan, how: tuple[float, float, list], *given: Tensor) -> Tensor:
         """Return the last block's result; the running moments move by the momentum."""
         x, given, (momentum, eps, running) = lanes.laid(x), tuple(t.contiguous() for t in given), how
-        room = plan.rooms.pop() if plan.rooms else x.new_empty(plan.needed)
+        room = _spare.pop() if _spare else x.new_empty(0)
+        if room.numel() < plan.needed or room.dtype != x.dtype:
+            room = x.new_empty(plan.needed)
         y = lanes.empty(x, *plan.shape)
         own = [t for k, moments in enumerate(running) for t in (*given[3 * k : 3 * k + 3], *moments)]
         _function("forward", x.dtype)(*plan.network, *_pointers(room, own, x, y), momentum, eps)
@@ -135,7 +162,7 @@ class _Backbone(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradients of x, and of every layer's weight and its norm's weight and bias."""
-        x, y, *given = ctx.saved_tensors
+        (x, y, *given), dy = ctx.saved_tensors, lanes.laid(dy)  # by a name: only where they lie is given away
         plan, room, ctx.room = ctx.plan, ctx.room, None
         if room is None:
             raise RuntimeError("a second way back through thin layers, which keep nothing for one: go forward again.")
@@ -144,8 +171,8 @@ class _Backbone(torch.autograd.Function):
         gradients = [g.view(t.shape) for g, t in zip(flat, given, strict=True)]
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         both = [t for k in range(0, len(given), 3) for t in (*given[k : k + 3], *gradients[k : k + 3])]
-        _function("backward", x.dtype)(*plan.network, *_pointers(room, both, x, y, lanes.laid(dy), dx), ctx.eps)
-        plan.rooms[:] = [room]
+        _function("backward", x.dtype)(*plan.network, *_pointers(room, both, x, y, dy, dx), ctx.eps)
+        _spare[:] = [room]
         return dx, None, None, *gradients
 
 

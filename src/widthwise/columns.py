@@ -253,6 +253,8 @@ def distinct(what: str, given: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """
     if isinstance(given, str | PurePath):
         raise DataError(f"{what}: {given} is a path; give what is in it, one for each of the {rows} rows.")
+    if np.ma.is_masked(given):
+        raise DataError(f"{what} have masked values; give every row one of the {what}.")
     values = np.asarray(given)
     if values.shape != (rows,):
         raise DataError(f"{what} have shape {values.shape}; there must be one for each of the {rows} rows.")
@@ -268,12 +270,25 @@ def distinct(what: str, given: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _missing(values: np.ndarray) -> np.ndarray:
-    """Return which values are None, NaN or blank, in the ways that each type has."""
+    """Return which values are None, NaN, NaT or blank, in the ways that each type has."""
     if values.dtype.kind == "O":
-        return np.array([value is None or value != value or str(value).strip() == "" for value in values], bool)
-    if values.dtype.kind in "US":
-        return np.isin(np.char.lower(np.char.strip(values.astype(str))), ("", "nan"))
+        return np.array([_nothing(value) for value in values], bool)
+    if values.dtype.kind == "U":  # numpy writes a NaN among text as "nan"
+        return np.isin(np.char.strip(values), ("", "nan"))
+    if values.dtype.kind == "S":
+        return np.char.strip(values) == b""
+    if values.dtype.kind in "mM":
+        return np.isnat(values)
     return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+
+
+def _nothing(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return not value.strip()
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas' NA says neither
+        return True
 
 
 def _check_real(matrix: Tensor | np.ndarray) -> None:

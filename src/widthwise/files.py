@@ -197,7 +197,10 @@ def column(path: str | Path, what: str, rows: int) -> np.ndarray:
     if values.ndim == 2 and 1 in values.shape:
         values = values.reshape(-1)
     if values.shape != (rows,):
-        raise DataError(f"{path} holds {what} of shape {values.shape}; there must be one for each of {rows} rows.")
+        more = " A first line that is a number is no header." if values.shape == (rows + 1,) else ""
+        raise DataError(
+            f"{path} holds {what} of shape {values.shape}; there must be one for each of {rows} rows.{more}"
+        )
     return values
 
 

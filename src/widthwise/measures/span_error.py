@@ -52,7 +52,8 @@ class SpanError:
         rounding: with float32 products, about the most by which rounding may have moved the error of a supported
             feature; above 1e-4 it may be more. None with float64.
         within_class: the mean with class means partialled out (with labels only).
-        extrapolated: F(n/4), F(n/2), F(n) and both limits (with `extrapolate` only).
+        extrapolated: F(n/4), F(n/2), F(n) and both limits (with `extrapolate` only); all but F(n) None where groups
+            are too few for a quarter of the rows.
         path: per-feature errors of each given penalty, in the order given.
         source, target: what explains and what is explained, as the sentence names them.
     """
@@ -332,8 +333,10 @@ def _extrapolated(pair: Pair, options: Options, supported: Bool[Tensor, " target
         regression = _regression(pair, options, size)
         place = regression.local(pair.target)
         F[size] = _mean(regression.choose(place).error[supported])
-        rows.append(regression.fits[0].n)
-    if not rows[0] < rows[1] < rows[2]:  # a few large groups: no quarter of them is fewer
+        rows.append([fit.n for fit in regression.fits])
+    if not all(
+        quarter < half < full for quarter, half, full in zip(*rows, strict=True)
+    ):  # a few large groups: no quarter of them is fewer
         return {"quarter": None, "half": None, "fit": F["fit"], "richardson": None, "aitken": None}
     three = F["quarter"], F["half"], F["fit"]
     return {**F, "richardson": limits.richardson(*three[1:]), "aitken": limits.aitken(*three)}
