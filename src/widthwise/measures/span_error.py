@@ -334,9 +334,8 @@ def _extrapolated(pair: Pair, options: Options, supported: Bool[Tensor, " target
         place = regression.local(pair.target)
         F[size] = _mean(regression.choose(place).error[supported])
         rows.append([fit.n for fit in regression.fits])
-    if not all(
-        quarter < half < full for quarter, half, full in zip(*rows, strict=True)
-    ):  # a few large groups: no quarter of them is fewer
+    fewer = all(quarter < half < full for quarter, half, full in zip(*rows, strict=True))
+    if not fewer:  # a few large groups: no quarter of them is
         return {"quarter": None, "half": None, "fit": F["fit"], "richardson": None, "aitken": None}
     three = F["quarter"], F["half"], F["fit"]
     return {**F, "richardson": limits.richardson(*three[1:]), "aitken": limits.aitken(*three)}
