@@ -190,8 +190,7 @@ def span_gap(
     )
     columns = S * d_wide + R * m * d_narrow
     scores = _scores(gap, names, joints, _variants(joints, labels), columns, tell or silent)
-    _warn(scores)
-    _suspect(gap, scores)
+    _warn(gap, scores)
     return SpanGap(
         **_numbers(gap, scores, list(joints), labels is not None),
         **_verdict(gap, scores, list(joints), margin, widths, S),
@@ -360,14 +359,10 @@ def _verdict(gap: Gap, scores: Scores, splits: list[str], least: float, widths: 
     }
 
 
-def _suspect(gap: Gap, scores: Scores) -> None:
-    """Warn of narrow networks that say nothing."""
+def _warn(gap: Gap, scores: Scores) -> None:
     head = headline("validation")
     if min(scores[term.comparison(head, True)].values["p_live"] for term in gap.first) == 0:
         warnings.warn("narrow networks have no feature that varies: they span nothing.", NumericsWarning, stacklevel=3)
-
-
-def _warn(scores: Scores) -> None:
     crowded = max(s.values["df"] / s.values["rows_fit"] for s in scores.values())
     if crowded > CROWDED:
         warnings.warn(

@@ -86,10 +86,8 @@ struct Moments {
     void end(double momentum) {
         const double count = layer.plane();
         for (int64_t c = 0; c < layer.s.outputs; c++) {
-            double off = away[c] / count, spread = squares[c] / count - off * off;
-            layer.mean[c] = T(level[c] + off), layer.var[c] = T(spread < 0 ? 0 : spread);
-            layer.running_mean[c] += T(momentum) * (layer.mean[c] - layer.running_mean[c]);
-            layer.running_var[c] += T(momentum) * (layer.var[c] * T(count / (count - 1)) - layer.running_var[c]);
+            settle(level[c], away[c], squares[c], count, layer.mean[c], layer.var[c]);
+            follow(layer.mean[c], layer.var[c], count, momentum, layer.running_mean[c], layer.running_var[c]);
         }
     }
 };
@@ -149,51 +147,43 @@ struct Masked {
 
     // Row r of some images; from `dy`, or what is in g.
     void add(int64_t r, int64_t n, int64_t count, const T* dy = nullptr) {
-        const int64_t columns = own->s.columns(), images = own->s.images, plane = own->plane();
+        const int64_t columns = own->s.columns(), images = own->s.images;
         const Span span{r * columns * images + n, columns, images, count};
-        for (int64_t c = 0; c < own->s.outputs; c++) {
-            const T *from = (dy ? dy : g) + c * plane, *x = own->between + c * plane, mean = own->mean[c];
-            const T scale = affine[c].scale, shift = affine[c].shift;
-            T* to = g + c * plane;
-            double total[3] = {};
-            span.pieces([&](int64_t at, int64_t some) {
-                if (other) {
-                    const T *over = y + c * plane, *z = other->between + c * plane, level = other->mean[c];
-                    sums<T>(some, total, [&](int64_t i, auto& sum) {
-                        typedef std::decay_t<decltype(sum[0])> W;
-                        W d = load<W>(from + at + i);
-                        d = load<W>(over + at + i) <= T(0) ? W{} : d;
-                        store(to + at + i, d);
-                        sum[0] += d;
-                        sum[1] += d * (load<W>(x + at + i) - mean);
-                        sum[2] += d * (load<W>(z + at + i) - level);
-                    });
-                    return;
-                }
-                double two[2] = {};
-                if (y) {
-                    const T* over = y + c * plane;
-                    sums<T>(some, two, [&](int64_t i, auto& sum) {
-                        typedef std::decay_t<decltype(sum[0])> W;
-                        W d = load<W>(from + at + i);
-                        d = load<W>(over + at + i) <= T(0) ? W{} : d;
-                        store(to + at + i, d);
-                        sum[0] += d;
-                        sum[1] += d * (load<W>(x + at + i) - mean);
-                    });
-                } else
-                    sums<T>(some, two, [&](int64_t i, auto& sum) {
-                        typedef std::decay_t<decltype(sum[0])> W;
-                        W d = load<W>(from + at + i), v = load<W>(x + at + i);
-                        d = v * scale + shift <= T(0) ? W{} : d;
-                        store(to + at + i, d);
-                        sum[0] += d;
-                        sum[1] += d * (v - mean);
-                    });
-                total[0] += two[0], total[1] += two[1];
+        const T* from = dy ? dy : g;
+        for (int64_t c = 0; c < own->s.outputs; c++)
+            if (other)
+                channel<true, true>(c, span, from);
+            else if (y)
+                channel<true, false>(c, span, from);
+            else
+                channel<false, false>(c, span, from);
+    }
+
+    // Channel c of it: masked by y, or by what is behind the norm; summed for one norm, or two.
+    template <bool THERE, bool TWO>
+    void channel(int64_t c, const Span& span, const T* source) {
+        const int64_t begin = c * own->plane();
+        const T *from = source + begin, *x = own->between + begin, mean = own->mean[c];
+        const T *over = THERE ? y + begin : nullptr, *z = TWO ? other->between + begin : nullptr;
+        const T scale = affine[c].scale, shift = affine[c].shift, level = TWO ? other->mean[c] : T(0);
+        T* to = g + begin;
+        double total[2 + TWO] = {};
+        span.pieces([&](int64_t at, int64_t some) {
+            sums<T>(some, total, [&](int64_t i, auto& sum) {
+                typedef std::decay_t<decltype(sum[0])> W;
+                W d = load<W>(from + at + i), v = load<W>(x + at + i);
+                if constexpr (THERE)
+                    d = load<W>(over + at + i) <= T(0) ? W{} : d;
+                else
+                    d = v * scale + shift <= T(0) ? W{} : d;
+                store(to + at + i, d);
+                sum[0] += d;
+                sum[1] += d * (v - mean);
+                if constexpr (TWO) sum[2] += d * (load<W>(z + at + i) - level);
             });
-            all[c] += total[0], along[c] += total[1], across[c] += total[2];
-        }
+        });
+        all[c] += total[0], along[c] += total[1];
+        if constexpr (TWO) across[c] += total[2];
     }
 };
 

@@ -48,12 +48,13 @@ def fits(x: Float[Tensor, "batch channels h w"], stem: Normed, blocks: Sequence[
     layers = [stem, *(layer for block in blocks for layer in block)]
     alike = all(t.dtype == x.dtype for layer in layers for t in (*layer.tensors, *layer.running))
     thin = all(max(layer.tensors[0].shape[1:3]) <= lanes.MOST for layer in layers)
-    return lanes.fits(x, stem.tensors[0]) and alike and thin and _usual(x.shape[1], stem, blocks) and compiled()
-
-
-def compiled() -> bool:
-    """Return whether the compiled library is there."""
-    return native.load(SOURCE) is not None
+    return (
+        lanes.fits(x, stem.tensors[0])
+        and alike
+        and thin
+        and _usual(x.shape[1], stem, blocks)
+        and native.load(SOURCE) is not None
+    )
 
 
 def _usual(channels: int, stem: Normed, blocks: Sequence[Sequence[Normed]]) -> bool:
@@ -64,17 +65,17 @@ def _usual(channels: int, stem: Normed, blocks: Sequence[Sequence[Normed]]) -> b
         fits = weight.shape[2] == inputs and weight.shape[-1] in kernels and weight.shape[-2] == weight.shape[-1]
         return fits and layer.stride == stride and layer.padding == weight.shape[-1] // 2
 
-    outputs = [channels, stem.tensors[0].shape[1]]
+    before = stem.tensors[0].shape[1]
     if not (blocks and takes(stem, channels, (1, 3), stem.stride)):
         return False
     for first, second, *shortcut in blocks:
-        before, between, behind = outputs[-1], first.tensors[0].shape[1], second.tensors[0].shape[1]
+        between, behind = first.tensors[0].shape[1], second.tensors[0].shape[1]
         own = first.stride <= 2 and takes(first, before, (3,), first.stride) and takes(second, between, (3,), 1)
         same = first.stride == 1 and before == behind
         beside = len(shortcut) == 1 and takes(shortcut[0], before, (1,), first.stride)
         if not own or not (beside and shortcut[0].tensors[0].shape[1] == behind if shortcut else same):
             return False
-        outputs.append(behind)
+        before = behind
     return True
 
 

@@ -41,9 +41,7 @@ void moments(const T* x, int64_t count, T& mean, T& var) {
         sum[0] += d;
         sum[1] += d * d;
     });
-    double away = total[0] / count, spread = total[1] / count - away * away;
-    mean = T(level + away);
-    var = T(spread < 0 ? 0 : spread);
+    settle(level, total[0], total[1], count, mean, var);
 }
 
 // The mean and the variance of channel c, and those that move by the momentum.
@@ -51,8 +49,7 @@ template <class T>
 void statistics(const Norm& s, int64_t c, const T* x, T* mean, T* var, double momentum, T* running_mean,
                 T* running_var) {
     moments(x + c * s.count, s.count, mean[c], var[c]);
-    running_mean[c] += T(momentum) * (mean[c] - running_mean[c]);
-    running_var[c] += T(momentum) * (var[c] * T(s.count / (s.count - 1.0)) - running_var[c]);
+    follow(mean[c], var[c], s.count, momentum, running_mean[c], running_var[c]);
 }
 
 template <class T>

@@ -464,6 +464,21 @@ inline void sums(int64_t count, double (&total)[N], F f) {
     for (int k = 0; k < N; k++) total[k] += rest[k][0];
 }
 
+// The mean and the variance of count numbers, of the sums of how far they lie from a level and of its squares; and
+// those that move by the momentum.
+template <class T>
+void settle(T level, double away, double squares, double count, T& mean, T& var) {
+    double off = away / count, spread = squares / count - off * off;
+    mean = T(level + off);
+    var = T(spread < 0 ? 0 : spread);
+}
+
+template <class T>
+void follow(T mean, T var, double count, double momentum, T& running_mean, T& running_var) {
+    running_mean += T(momentum) * (mean - running_mean);
+    running_var += T(momentum) * (var * T(count / (count - 1)) - running_var);
+}
+
 // y = x * scale + shift of a channel, before what is added and the ReLU.
 template <class T>
 struct Affine {

@@ -6,7 +6,7 @@ times that. Then each shift is a block Cholesky factorisation of B, p b^2 flops,
 """
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -193,8 +193,8 @@ def compiled() -> ctypes.CDLL | None:
     return native.load(SOURCE)
 
 
-def room(size: int, device: torch.device) -> Float[Tensor, "padded padded"]:
-    """Return memory for a symmetric matrix in its first rows and columns; behind them the zeros that fill its blocks.
+def room(fill: Callable[[Tensor], object], size: int, device: torch.device) -> Float[Tensor, "padded padded"]:
+    """Return a symmetric matrix that `fill` makes in the first rows and columns, with the zeros that fill its blocks.
 
     Where they are missing the matrix is copied to have them.
     """
@@ -202,6 +202,7 @@ def room(size: int, device: torch.device) -> Float[Tensor, "padded padded"]:
     made = torch.empty(padded, padded, dtype=torch.float64, device=device)
     made[size:] = 0.0
     made[:, size:] = 0.0
+    fill(made[:size, :size])
     return made
 
 

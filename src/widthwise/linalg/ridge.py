@@ -194,9 +194,7 @@ def _form(
 
 def _banded(second: Callable[[Tensor | None], Tensor], size: int, rank: int, device: torch.device) -> banded.Banded:
     if rank >= size:
-        room = banded.room(size, device)
-        second(room[:size, :size])
-        return banded.reduce(room, size=size, overwrite=True)
+        return banded.reduce(banded.room(second, size, device), size=size, overwrite=True)
     S = second(None)
     basis, T = torch.linalg.qr(spectral.factor(S.cpu(), rank).to(S.device))
     return replace(banded.reduce(T @ T.T, overwrite=True), basis=basis)
@@ -301,9 +299,7 @@ def held_out(
             return plain()
         if form.basis is not None:
             return form.turned(plain())
-        room = banded.room(len(live), f.device)
-        plain(room[: len(live), : len(live)])
-        return form.turned(room)
+        return form.turned(banded.room(plain, len(live), f.device))
 
     inside = turned and not isinstance(form, spectral.Spectral)
     root, jitter = triangular.root(second, TURNED if inside else triangular.JITTER)
