@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from widthwise.data import cifar10
-from widthwise.data.base import normalise
+from widthwise.images import normalise
 
 EPOCHS, BATCH, RATE = 4, 250, 2e-3
 

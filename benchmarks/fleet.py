@@ -38,7 +38,7 @@ from torch.nn import functional as F
 
 from widthwise import family, fleet, machine, seeds
 from widthwise.config import Data, Network, Run, Training
-from widthwise.data.base import crop_and_flip
+from widthwise.images import crop_and_flip
 from widthwise.recorded import WARM
 from widthwise.training import Events, begin, train
 

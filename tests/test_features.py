@@ -3,8 +3,8 @@ import torch
 
 from small import run, samples
 from widthwise import features, fleet
-from widthwise.data.base import normalise
 from widthwise.errors import DataError, UsageError
+from widthwise.images import normalise
 from widthwise.store import Store, save_tensors
 
 

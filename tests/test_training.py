@@ -7,7 +7,7 @@ import torch
 from small import samples
 from widthwise import seeds
 from widthwise.config import Training
-from widthwise.data.base import normalise
+from widthwise.images import normalise
 from widthwise.layers import initialise, unstack
 from widthwise.networks.base import build
 from widthwise.training import SNAPSHOTS, Events, Interrupted, begin, rate_at, steps_of, train

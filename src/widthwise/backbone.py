@@ -45,35 +45,43 @@ class Normed:
 
 def fits(x: Float[Tensor, "batch channels h w"], stem: Normed, blocks: Sequence[Sequence[Normed]]) -> bool:
     """Return whether a network is better computed here: thin, its blocks of kernels of 3 and shortcuts of 1."""
-    layers = [stem, *(layer for block in blocks for layer in block)]
-    alike = all(t.dtype == x.dtype for layer in layers for t in (*layer.tensors, *layer.running))
-    thin = all(max(layer.tensors[0].shape[1:3]) <= lanes.MOST for layer in layers)
+    layers = (stem, *(layer for block in blocks for layer in block))
     return (
         lanes.fits(x, stem.tensors[0])
-        and alike
-        and thin
-        and _usual(x.shape[1], stem, blocks)
+        and all(t.dtype == x.dtype for layer in layers for t in (*layer.tensors, *layer.running))
+        and _usual(x.shape[1], _shape(stem), tuple(tuple(map(_shape, block)) for block in blocks))
         and native.load(SOURCE) is not None
     )
 
 
-def _usual(channels: int, stem: Normed, blocks: Sequence[Sequence[Normed]]) -> bool:
-    """Return whether every layer takes what the one before it gives, by the kernels and strides of basic blocks."""
+Shape = tuple[
+    int, int, int, int, int, int
+]  # of a layer: outputs, inputs, height and width of a kernel, stride, padding
 
-    def takes(layer: Normed, inputs: int, kernels: tuple[int, ...], stride: int) -> bool:
-        weight = layer.tensors[0]
-        fits = weight.shape[2] == inputs and weight.shape[-1] in kernels and weight.shape[-2] == weight.shape[-1]
-        return fits and layer.stride == stride and layer.padding == weight.shape[-1] // 2
 
-    before = stem.tensors[0].shape[1]
-    if not (blocks and takes(stem, channels, (1, 3), stem.stride)):
+def _shape(layer: Normed) -> Shape:
+    outputs, inputs, height, width = layer.tensors[0].shape[-4:]
+    return outputs, inputs, height, width, layer.stride, layer.padding
+
+
+@lru_cache(maxsize=64)
+def _usual(channels: int, stem: Shape, blocks: tuple[tuple[Shape, ...], ...]) -> bool:
+    """Return whether every layer is thin and takes what is before it, by the kernels and strides of basic blocks."""
+
+    def takes(layer: Shape, given: int, kernels: tuple[int, ...], stride: int) -> bool:
+        outputs, inputs, height, width, own, padding = layer
+        fits = inputs == given and width in kernels and height == width and max(outputs, inputs) <= lanes.MOST
+        return fits and own == stride and padding == width // 2
+
+    before, *_, own = stem[:5]
+    if not (blocks and takes(stem, channels, (1, 3), own)):
         return False
     for first, second, *shortcut in blocks:
-        between, behind = first.tensors[0].shape[1], second.tensors[0].shape[1]
-        own = first.stride <= 2 and takes(first, before, (3,), first.stride) and takes(second, between, (3,), 1)
-        same = first.stride == 1 and before == behind
-        beside = len(shortcut) == 1 and takes(shortcut[0], before, (1,), first.stride)
-        if not own or not (beside and shortcut[0].tensors[0].shape[1] == behind if shortcut else same):
+        between, stride, behind = first[0], first[4], second[0]
+        own = stride <= 2 and takes(first, before, (3,), stride) and takes(second, between, (3,), 1)
+        same = stride == 1 and before == behind
+        beside = len(shortcut) == 1 and takes(shortcut[0], before, (1,), stride)
+        if not own or not (beside and shortcut[0][0] == behind if shortcut else same):
             return False
         before = behind
     return True
@@ -94,8 +102,7 @@ def backbone(
         momentum, eps: of every batch norm; running moments move.
     """
     layers = (stem, *(layer for block in blocks for layer in block))
-    shapes = tuple((*layer.tensors[0].shape[-4:], layer.stride, layer.padding) for layer in layers)
-    plan = _plan(x.shape, shapes, tuple(map(len, blocks)), x.dtype)
+    plan = _plan(x.shape, tuple(map(_shape, layers)), tuple(map(len, blocks)), x.dtype)
     running = [layer.running for layer in layers]
     y = _Backbone.apply(x, plan, (momentum, eps, running), *(t for layer in layers for t in layer.tensors))
     assert isinstance(y, Tensor)
@@ -121,11 +128,11 @@ _spare: list[Tensor] = []  # a room that no step uses, at most one; asked for an
 
 
 @lru_cache(maxsize=64)
-def _plan(shape: tuple[int, ...], layers: tuple, blocks: tuple[int, ...], dtype: torch.dtype) -> _Plan:
+def _plan(shape: tuple[int, ...], layers: tuple[Shape, ...], blocks: tuple[int, ...], dtype: torch.dtype) -> _Plan:
     batch, _, *here = shape
     sizes: list[int] = []
 
-    def put(layer: tuple[int, ...], size: Sequence[int]) -> list[int]:
+    def put(layer: Shape, size: Sequence[int]) -> list[int]:
         outputs, inputs, kernel, _, stride, padding = layer
         sizes.extend((inputs, outputs, *size, batch, kernel, stride, padding))
         return [(n + 2 * padding - kernel) // stride + 1 for n in size]
@@ -167,9 +174,7 @@ class _Backbone(torch.autograd.Function):
         plan, room, ctx.room = ctx.plan, ctx.room, None
         if room is None:
             raise RuntimeError("a second way back through thin layers, which keep nothing for one: go forward again.")
-        sizes = [t.numel() for t in given]
-        flat = torch.empty(sum(sizes), dtype=x.dtype).split(sizes)
-        gradients = [g.view(t.shape) for g, t in zip(flat, given, strict=True)]
+        gradients = [torch.empty_like(t) for t in given]
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         both = [t for k in range(0, len(given), 3) for t in (*given[k : k + 3], *gradients[k : k + 3])]
         _function("backward", x.dtype)(*plan.network, *_pointers(room, both, x, y, dy, dx), ctx.eps)

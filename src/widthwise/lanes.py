@@ -26,6 +26,7 @@ MOST = 64  # up to layers of so many
 FEWEST = 16  # images
 POINTER, DOUBLE = ctypes.c_void_p, ctypes.c_double
 ARGUMENTS = {  # behind the sizes
+    "lay": [POINTER] * 2,
     "gather": (*[POINTER] * 4, ctypes.c_int64),
     "weights": [POINTER] * 3,
     "normalise": (*[POINTER] * 4, DOUBLE, *[POINTER] * 3, DOUBLE, *[POINTER] * 2),
@@ -103,6 +104,13 @@ def evaluated_batch_norm(
 def max_pool(x: Float[Tensor, "batch channels h w"], size: int) -> Float[Tensor, "batch channels h w"]:
     """Return F.max_pool2d(x, size) of a tensor whose images are last in memory: to PyTorch, channels in that place."""
     return torch.nn.functional.max_pool2d(x.transpose(0, 1), size).transpose(0, 1)
+
+
+def means(x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels"]:
+    """Return every channel's mean: not by x.mean, whose rounding depends on where a channel lies."""
+    laid, size = lies(x), (x.shape[2], x.shape[3])  # laid: to PyTorch, images are in the place of channels
+    found = torch.nn.functional.avg_pool2d(x.transpose(0, 1) if laid else x, size)
+    return (found.transpose(0, 1) if laid else found).flatten(1)
 
 
 def attention(
@@ -208,7 +216,13 @@ class _Attention(torch.autograd.Function):
 
 def laid(x: Tensor) -> Tensor:
     """Return a tensor with its images last in memory."""
-    return x if _is_laid(x) else x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    if _is_laid(x):
+        return x
+    if not (x.is_contiguous() and computes(x)):
+        return x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    y = empty(x, *x.shape)
+    _call("lay", x.dtype, (len(x), x[0].numel()), x, y)
+    return y
 
 
 def _is_laid(x: Tensor) -> bool:

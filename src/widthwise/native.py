@@ -40,11 +40,11 @@ def load(source: Path) -> ctypes.CDLL | None:
 
 
 @cache
-def function(source: Path, name: str, dtype: torch.dtype, arguments: tuple[Any, ...]) -> Any:
-    """Return a library's function for numbers of some type, which returns nothing."""
+def function(source: Path, name: str, dtype: torch.dtype | None, arguments: tuple[Any, ...]) -> Any:
+    """Return a library's function for numbers of some type, or its only one, which returns nothing."""
     found = load(source)
     assert found is not None, "who asks has something else to do without a compiler"
-    function = getattr(found, f"{name}_{DTYPES[dtype]}")
+    function = getattr(found, name if dtype is None else f"{name}_{DTYPES[dtype]}")
     function.argtypes, function.restype = arguments, None
     return function
 

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import config, family, seeds
-from widthwise.data.base import Dataset, Endless, checksum, normalise, validate
+from widthwise.data.base import Dataset, Endless, checksum, validate
 from widthwise.errors import UsageError
+from widthwise.images import normalise
 from widthwise.ragged import Ragged, joined
 from widthwise.store import Entry, Store, save_tensors
 

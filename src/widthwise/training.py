@@ -12,11 +12,11 @@ from torch import Tensor
 
 from widthwise import seeds
 from widthwise.config import Training
-from widthwise.data.base import crop_and_flip
 from widthwise.descent import Descent, Optimiser, at_rest
 from widthwise.devices import as_told, moved
 from widthwise.dropout import draws, give_streams
 from widthwise.errors import UsageError
+from widthwise.images import crop_and_flip
 from widthwise.layers import keep, unstack
 from widthwise.networks.base import Network
 from widthwise.ragged import Ragged

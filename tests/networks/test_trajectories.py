@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from small import DEVICE
 from widthwise import layers, seeds
 from widthwise.data import digits
-from widthwise.data.base import normalise
 from widthwise.descent import Descent, at_rest
+from widthwise.images import normalise
 from widthwise.networks import base
 
 CASES = {

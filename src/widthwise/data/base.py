@@ -1,4 +1,4 @@
-"""What a data set is: samples and labels, trained on and held out; and how its images become inputs.
+"""What a data set is: samples and labels, trained on and held out.
 
 A member of this family is a file with
 
@@ -23,16 +23,13 @@ Where samples are signs and noise that can be drawn without end, it has the func
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
-from torch import Generator, Tensor
-from torch.nn import functional as F
+from torch import Tensor
 
-from widthwise.devices import moved
 from widthwise.errors import DataError
 
 
@@ -105,48 +102,6 @@ def checksum(dataset: Dataset) -> str:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def crop_and_flip(
-    images: UInt8[Tensor, "batch channels h w"], generators: Generator | Sequence[Generator], padding: int = 4
-) -> UInt8[Tensor, "batch channels h w"]:
-    """Return every image moved by up to `padding` pixels each way, black coming in, and half mirrored.
-
-    Drawn from the generators alone, which have equal shares of the images, in their order; each draws for all its
-    images at a time: row offsets, column offsets, flips.
-    """
-    batch, channels, h, w = images.shape
-    generators = [generators] if isinstance(generators, Generator) else generators
-    drawn = [_offsets(batch // len(generators), padding, generator) for generator in generators]
-    down, right, flip = moved(torch.cat(drawn, 1), images.device)[..., None]  # (batch, 1) each
-    rows = down + torch.arange(h, device=images.device)  # (batch, h)
-    columns = right + torch.arange(w, device=images.device)  # (batch, w)
-    columns = torch.where(flip.bool(), columns.flip(1), columns)
-    pixels = rows[:, :, None] * (w + 2 * padding) + columns[:, None, :]  # (batch, h, w), in the padded image
-    pixels = pixels.view(batch, 1, -1).expand(-1, channels, -1)
-    return F.pad(images, (padding,) * 4).flatten(2).gather(2, pixels).view(images.shape)
-
-
-def _offsets(batch: int, padding: int, generator: Generator) -> Int[Tensor, "3 batch"]:
-    """Return row offsets, column offsets and flips of one generator's images."""
-    return torch.stack([torch.randint(end, (batch,), generator=generator) for end in (2 * padding + 1,) * 2 + (2,)])
-
-
-def normalise(
-    images: UInt8[Tensor, "*batch channels h w"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "*batch channels h w"]:
-    """Return float32 inputs (images / 255 - mean) / std, channel by channel."""
-    centre, spread = _levels(tuple(mean), tuple(std), images.device)
-    return images.float().sub_(centre).div_(spread)
-
-
-@cache
-def _levels(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
-    """Return means and deviations as bytes have them, where they are needed again and again."""
-    centre, spread = (255 * torch.tensor(x, device=device)[:, None, None] for x in (mean, std))
-    return centre, spread
 
 
 def _validate_part(name: str, samples: Tensor, labels: Tensor, classes: int, kinds: Sequence[torch.dtype]) -> None:

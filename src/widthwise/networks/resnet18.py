@@ -8,8 +8,8 @@ from fractions import Fraction
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from widthwise.lanes import means
 from widthwise.layers import BatchNorm2d, Conv2d, Linear, Normed, by_member, residual_network, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
@@ -50,8 +50,7 @@ class ResNet18(Network):
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         blocks = [block.layers() for stage in stages for block in stage.children() if isinstance(block, _Block)]
         x = residual_network((self.conv1, self.bn1), blocks, side_by_side(x))
-        x = F.avg_pool2d(x, x.shape[2:])  # not x.mean, whose rounding depends on where a channel lies
-        return by_member(x.flatten(1), self.members)
+        return by_member(means(x), self.members)
 
 
 class _Block(nn.Module):
