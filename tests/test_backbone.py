@@ -63,7 +63,7 @@ def plain(x, stem, blocks, momentum=0.1, eps=1e-5):
     for first, second, *shortcut in blocks:
         added = normed(x, shortcut[0]) if shortcut else x
         x = F.relu(normed(F.relu(normed(x, first)), second) + added)
-    return x
+    return x.mean((2, 3))
 
 
 def found(function, seed, shape, dtype=torch.float64):
@@ -91,9 +91,7 @@ def assert_equal(ours, theirs, within=1e-9):
 @needs_compiler
 @pytest.mark.parametrize("shape", NETWORKS, ids=str)
 def test_it_is_pytorchs_layers_with_their_gradients_and_moments(shape, seed):
-    ours = found(backbone.backbone, seed, shape)
-    assert_equal(ours, found(plain, seed, shape))
-    assert lanes.lies(ours[0]) or ours[0].shape[2:] == (1, 1)
+    assert_equal(found(backbone.backbone, seed, shape), found(plain, seed, shape))
 
 
 @needs_compiler
@@ -109,14 +107,9 @@ def test_a_gradient_that_lies_otherwise_is_taken_as_it_is(seed):
     stem, made = network(seed, inputs, channels, blocks)
     x = drawn(seed, batch, inputs, h, w)
     y = backbone.backbone(x, stem, made, 0.1, 1e-5)
-    own = drawn(seed, *y.shape)  # images first
+    own = drawn(seed, *y.shape[::-1]).T
     ours = torch.autograd.grad((y * own).sum(), stem.tensors)
     assert_equal(ours, torch.autograd.grad((plain(x, stem, made) * own).sum(), stem.tensors))
-    pooled = [
-        torch.autograd.grad(F.avg_pool2d(of(x, stem, made, 0.1, 1e-5), 4).sin().sum(), stem.tensors)
-        for of in (backbone.backbone, plain)
-    ]
-    assert_equal(*pooled)
 
 
 @needs_compiler

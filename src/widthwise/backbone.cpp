@@ -1,6 +1,6 @@
 // The stem and the residual blocks of one thin network as one operator: relu(norm(convolution(x))), then of every block
 // relu(norm(convolution(relu(norm(convolution(x))))) + x), where a shortcut norm(convolution(x)) may stand for the last
-// x.
+// x; and the means of the last block's channels.
 //
 // A number that is written to memory and read again costs as much as a dozen products. So what two layers do to the
 // same row is done to it at once: a convolution sums its results for the batch norm behind it, takes its rows through
@@ -145,25 +145,24 @@ struct Masked {
         for (auto* sums : {&all, &along, &across}) sums->assign(own.s.outputs, 0);
     }
 
-    // Row r of some images; from `dy`, or what is in g.
-    void add(int64_t r, int64_t n, int64_t count, const T* dy = nullptr) {
+    // Row r of some images.
+    void add(int64_t r, int64_t n, int64_t count) {
         const int64_t columns = own->s.columns(), images = own->s.images;
         const Span span{r * columns * images + n, columns, images, count};
-        const T* from = dy ? dy : g;
         for (int64_t c = 0; c < own->s.outputs; c++)
             if (other)
-                channel<true, true>(c, span, from);
+                channel<true, true>(c, span);
             else if (y)
-                channel<true, false>(c, span, from);
+                channel<true, false>(c, span);
             else
-                channel<false, false>(c, span, from);
+                channel<false, false>(c, span);
     }
 
     // Channel c of it: masked by y, or by what is behind the norm; summed for one norm, or two.
     template <bool THERE, bool TWO>
-    void channel(int64_t c, const Span& span, const T* source) {
+    void channel(int64_t c, const Span& span) {
         const int64_t begin = c * own->plane();
-        const T *from = source + begin, *x = own->between + begin, mean = own->mean[c];
+        const T *from = g + begin, *x = own->between + begin, mean = own->mean[c];
         const T *over = THERE ? y + begin : nullptr, *z = TWO ? other->between + begin : nullptr;
         const T scale = affine[c].scale, shift = affine[c].shift, level = TWO ? other->mean[c] : T(0);
         T* to = g + begin;
@@ -314,7 +313,7 @@ struct Network {
             place(b.first, sizes), place(b.second, sizes);
             if (b.projected) place(b.shortcut, sizes);
             int64_t all = b.second.s.outputs * b.second.plane();
-            b.y = k + 1 < count ? take(all) : nullptr;  // the last is the network's result
+            b.y = take(all);
             largest = std::max(largest, all);
             within = std::max(within, b.first.s.outputs * b.first.plane());
             if (b.projected)
@@ -354,16 +353,33 @@ struct Network {
             before = Behind<T>(b.second, eps, b.projected ? nullptr : y, b.beside(), b.y);
             y = b.y;
         }
-        for (int64_t c = 0; c < blocks.back().second.s.outputs; c++)
-            before.put(c, 0, before.plane, out + c * before.plane);
+        const Sizes& last = blocks.back().second.s;
+        const int64_t pixels = last.rows() * last.columns();
+        std::vector<T> total;
+        before.y = nullptr;
+        for (int64_t c = 0; c < last.outputs; c++) {
+            T* own = y + c * before.plane;
+            before.put(c, 0, before.plane, own);
+            total.assign(last.images, 0);
+            for (int64_t p = 0; p < pixels; p++)
+                for (int64_t n = 0; n < last.images; n++) total[n] += own[p * last.images + n];
+            for (int64_t n = 0; n < last.images; n++) out[n * last.outputs + c] = total[n] / pixels;
+        }
     }
 
-    void backward(const T* x, const T* out, const T* dy, T* dx, double eps) {
+    void backward(const T* x, const T* dout, T* dx, double eps) {
         const auto nothing = [](int64_t, int64_t, int64_t) {};
         const int64_t count = blocks.size();
         Block<T>& last = blocks.back();
-        Masked<T> masked(gradients[0], out, last.second, last.beside(), eps);
-        for (int64_t r = 0; r < last.second.s.rows(); r++) masked.add(r, 0, last.second.s.images, dy);
+        const Sizes& s = last.second.s;
+        const int64_t pixels = s.rows() * s.columns();
+        for (int64_t c = 0; c < s.outputs; c++) {
+            T* own = gradients[0] + c * last.second.plane();
+            for (int64_t n = 0; n < s.images; n++) own[n] = dout[n * s.outputs + c] / pixels;
+            for (int64_t p = 1; p < pixels; p++) std::memcpy(own + p * s.images, own, s.images * sizeof(T));
+        }
+        Masked<T> masked(gradients[0], last.y, last.second, last.beside(), eps);
+        for (int64_t r = 0; r < s.rows(); r++) masked.add(r, 0, s.images);
         for (int64_t k = count - 1; k >= 0; k--) {
             Block<T>& b = blocks[k];
             const T *y = k ? blocks[k - 1].y : first, *added = masked.g;
@@ -411,13 +427,13 @@ struct Network {
         network.forward(x, out, momentum, eps);                                                                        \
     }                                                                                                                  \
     extern "C" void backward_##name(const int64_t* sizes, const int64_t* projected, int64_t count, T* room, T** given, \
-                                    const T* x, const T* out, const T* dy, T* dx, double eps) {                        \
+                                    const T* x, const T* dout, T* dx, double eps) {                                    \
         Network<T> network((const Sizes*)sizes, projected, count, room);                                               \
         network.layers([&](Layer<T>& l) {                                                                              \
             l.weight = *given++, l.scale = *given++, l.bias = *given++;                                                \
             l.dweight = *given++, l.dscale = *given++, l.dbias = *given++;                                             \
         });                                                                                                            \
-        network.backward(x, out, dy, dx, eps);                                                                         \
+        network.backward(x, dout, dx, eps);                                                                            \
     }
 
 EXPORT(float, float32)

@@ -1,4 +1,4 @@
-"""The stem and the residual blocks of one thin network as one operator: what `lanes` does layer by layer, in one call.
+"""Stem, residual blocks and means of one thin network as one operator: what `lanes` does layer by layer, in one call.
 
 What is between layers is in memory that stays from step to step; `backbone.cpp` says what else is gained.
 """
@@ -24,7 +24,7 @@ NETWORK = (POINTER, POINTER, NUMBER)  # the sizes of all layers, which blocks ha
 ARGUMENTS = {
     "needed": (*NETWORK, POINTER),
     "forward": (*NETWORK, *[POINTER] * 4, DOUBLE, DOUBLE),
-    "backward": (*NETWORK, *[POINTER] * 6, DOUBLE),
+    "backward": (*NETWORK, *[POINTER] * 5, DOUBLE),
 }
 
 
@@ -93,8 +93,8 @@ def backbone(
     blocks: Sequence[Sequence[Normed]],
     momentum: float,
     eps: float,
-) -> Float[Tensor, "batch channels2 h2 w2"]:
-    """Return h = relu(norm(convolution(x))), then of every block h = relu(norm(convolution(relu(...))) + shortcut).
+) -> Float[Tensor, "batch channels2"]:
+    """Return the means of h's channels: h = relu(norm(convolution(x))), then of every block relu(norm(...) + shortcut).
 
     Args:
         stem: the first layer.
@@ -148,21 +148,21 @@ def _plan(shape: tuple[int, ...], layers: tuple[Shape, ...], blocks: tuple[int, 
     network, needed = (numbers, flags, len(blocks)), NUMBER()
     _function("needed", dtype)(*network, ctypes.byref(needed))
     outputs = layers[-2 if blocks[-1] > 2 else -1][0]
-    return _Plan(network, needed.value, (batch, outputs, *here))
+    return _Plan(network, needed.value, (batch, outputs))
 
 
 class _Backbone(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: _Plan, how: tuple[float, float, list], *given: Tensor) -> Tensor:
-        """Return the last block's result; the running moments move by the momentum."""
+        """Return the means; the running moments move by the momentum."""
         x, given, (momentum, eps, running) = lanes.laid(x), tuple(t.contiguous() for t in given), how
         room = _spare.pop() if _spare else x.new_empty(0)
         if room.numel() < plan.needed or room.dtype != x.dtype:
             room = x.new_empty(plan.needed)
-        y = lanes.empty(x, *plan.shape)
+        y = x.new_empty(plan.shape)
         own = [t for k, moments in enumerate(running) for t in (*given[3 * k : 3 * k + 3], *moments)]
         _function("forward", x.dtype)(*plan.network, *_pointers(room, own, x, y), momentum, eps)
-        ctx.save_for_backward(x, y, *given)
+        ctx.save_for_backward(x, *given)
         ctx.plan, ctx.room, ctx.eps = plan, room, eps
         return y
 
@@ -170,14 +170,14 @@ class _Backbone(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the gradients of x, and of every layer's weight and its norm's weight and bias."""
-        (x, y, *given), dy = ctx.saved_tensors, lanes.laid(dy)  # by a name: only where they lie is given away
+        (x, *given), dy = ctx.saved_tensors, dy.contiguous()  # by a name: only where they lie is given away
         plan, room, ctx.room = ctx.plan, ctx.room, None
         if room is None:
             raise RuntimeError("a second way back through thin layers, which keep nothing for one: go forward again.")
         gradients = [torch.empty_like(t) for t in given]
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         both = [t for k in range(0, len(given), 3) for t in (*given[k : k + 3], *gradients[k : k + 3])]
-        _function("backward", x.dtype)(*plan.network, *_pointers(room, both, x, y, dy, dx), ctx.eps)
+        _function("backward", x.dtype)(*plan.network, *_pointers(room, both, x, dy, dx), ctx.eps)
         _spare[:] = [room]
         return dx, None, None, *gradients
 

@@ -219,8 +219,8 @@ Normed = tuple[Conv2d, BatchNorm2d]  # a convolution without a bias, and the bat
 
 def residual_network(
     stem: Normed, blocks: Sequence[Sequence[Normed]], x: Float[Tensor, "batch m*channels h w"]
-) -> Float[Tensor, "batch m*channels2 h2 w2"]:
-    """Return h = relu(norm(convolution(x))), then of every block h = relu(second(relu(first(h))) + h), one by one.
+) -> Float[Tensor, "batch m*channels2"]:
+    """Return the means of h's channels: h = relu(norm(convolution(x))), then of every block relu(second(...) + h).
 
     Args:
         stem: a convolution and its batch norm.
@@ -239,7 +239,7 @@ def residual_network(
     for first, second, *shortcut in blocks:
         added = _behind(shortcut[0], x) if shortcut else x
         x = _behind(second, _behind(first, x, relu=True), added, relu=True)
-    return x
+    return lanes.means(x)
 
 
 def _behind(layer: Normed, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:

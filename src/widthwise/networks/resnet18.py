@@ -9,7 +9,6 @@ from fractions import Fraction
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from widthwise.lanes import means
 from widthwise.layers import BatchNorm2d, Conv2d, Linear, Normed, by_member, residual_network, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
@@ -49,8 +48,7 @@ class ResNet18(Network):
         """Return the global average pool of the last stage."""
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         blocks = [block.layers() for stage in stages for block in stage.children() if isinstance(block, _Block)]
-        x = residual_network((self.conv1, self.bn1), blocks, side_by_side(x))
-        return by_member(means(x), self.members)
+        return by_member(residual_network((self.conv1, self.bn1), blocks, side_by_side(x)), self.members)
 
 
 class _Block(nn.Module):
