@@ -59,6 +59,16 @@ def test_normalise_scales_to_one_centres_and_divides_by_channel(seed):
     assert torch.equal(normalise(x.view(4, 16, 3, 6, 5), mean, std).view_as(ours), ours)
 
 
+@pytest.mark.parametrize("shape", [(64, 3, 32, 32), (1, 2, 3, 5), (17, 1, 9, 11)])
+def test_images_may_be_last_in_memory(shape, seed):
+    x, how = images(seed, *shape), ((0.1, 0.2, 0.3)[: shape[1]], (0.5, 1.0, 2.0)[: shape[1]])
+    found = normalise(x, *how, last=True)
+    assert torch.equal(found, normalise(x, *how))
+    if native.load(module.SOURCE) is not None:
+        assert found.permute(1, 2, 3, 0).is_contiguous()
+    assert torch.equal(normalise(x[None], *how, last=True)[0], found)
+
+
 @pytest.mark.skipif(native.load(module.SOURCE) is None, reason="no C++ compiler (CXX, c++)")
 @pytest.mark.parametrize("shape", [(64, 3, 32, 32), (1, 1, 1, 1), (6, 2, 3, 17)])
 def test_the_compiled_library_has_the_bits_of_pytorch(shape, seed, monkeypatch):

@@ -1,10 +1,9 @@
 // Bytes of images, [images][channels][height][width], on their way to a network.
 
 #include <algorithm>
-#include <cstdint>
 #include <cstdlib>
-#include <cstring>
-#include <vector>
+
+#include "vectors.hpp"
 
 // One channel mirrored.
 static void mirror(const uint8_t* __restrict from, int64_t height, int64_t width, uint8_t* __restrict to) {
@@ -43,12 +42,26 @@ extern "C" void crop(const uint8_t* from, int64_t images, int64_t channels, int6
     }
 }
 
-// (number - centre) / spread, channel by channel.
+static void scale(const uint8_t* from, int64_t count, float centre, float spread, float* to) {
+    for (int64_t i = 0; i < count; i++) to[i] = (from[i] - centre) / spread;
+}
+
+// (number - centre) / spread, channel by channel; images are last in memory behind it if told so.
 extern "C" void normalise(const uint8_t* from, int64_t images, int64_t channels, int64_t pixels, const float* centre,
-                          const float* spread, float* to) {
-    for (int64_t n = 0; n < images; n++)
-        for (int64_t c = 0; c < channels; c++, from += pixels, to += pixels) {
-            const float less = centre[c], over = spread[c];
-            for (int64_t i = 0; i < pixels; i++) to[i] = (from[i] - less) / over;
+                          const float* spread, int64_t last, float* to) {
+    if (!last) {
+        for (int64_t n = 0; n < images; n++)
+            for (int64_t c = 0; c < channels; c++, from += pixels, to += pixels)
+                scale(from, pixels, centre[c], spread[c], to);
+        return;
+    }
+    constexpr int64_t together = 64;  // pixels: a line of every image
+    std::vector<uint8_t> turned(together * images);
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t p = 0, count; p < pixels; p += count) {
+            count = std::min(together, pixels - p);
+            lay<16>(images, count, from + c * pixels + p, channels * pixels, turned.data());
+            scale(turned.data(), count * images, centre[c], spread[c], to);
+            to += count * images;
         }
 }

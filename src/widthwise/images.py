@@ -19,7 +19,7 @@ from widthwise.native import NUMBER, POINTER
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 CROP = (POINTER, *[NUMBER] * 4, POINTER, NUMBER, POINTER)
-NORMALISE = (POINTER, *[NUMBER] * 3, *[POINTER] * 3)
+NORMALISE = (POINTER, *[NUMBER] * 3, *[POINTER] * 2, NUMBER, POINTER)
 
 
 def crop_and_flip(
@@ -60,16 +60,22 @@ def _gathered(
 
 
 def normalise(
-    images: UInt8[Tensor, "*batch channels h w"], mean: Sequence[float], std: Sequence[float]
+    images: UInt8[Tensor, "*batch channels h w"], mean: Sequence[float], std: Sequence[float], *, last: bool = False
 ) -> Float[Tensor, "*batch channels h w"]:
-    """Return float32 inputs (images / 255 - mean) / std, channel by channel."""
+    """Return float32 inputs (images / 255 - mean) / std, channel by channel.
+
+    Args:
+        last: whether a batch's images should be last in memory, as `lanes` has them; where that costs nothing.
+    """
     centre, spread = _levels(tuple(mean), tuple(std), images.device)
     if not _compiled(images):
         return images.float().sub_(centre).div_(spread)
-    images, found, (channels, h, w) = images.contiguous(), torch.empty(images.shape), images.shape[-3:]
+    images, (channels, h, w) = images.contiguous(), images.shape[-3:]
+    last = last and images.ndim == 4
+    found = torch.empty(images.shape) if not last else torch.empty(channels, h, w, len(images)).permute(3, 0, 1, 2)
     sizes = (images.numel() // (channels * h * w), channels, h * w)
     normalised = native.function(SOURCE, "normalise", None, NORMALISE)
-    normalised(images.data_ptr(), *sizes, centre.data_ptr(), spread.data_ptr(), found.data_ptr())
+    normalised(images.data_ptr(), *sizes, centre.data_ptr(), spread.data_ptr(), last, found.data_ptr())
     return found
 
 

@@ -5,47 +5,6 @@
 
 namespace {
 
-// Images laid last in memory ---------------------------------------------------------------------------------
-
-// Two vectors' numbers in turns: of both the first halves, or the second ones.
-template <bool SECOND, class V, size_t... I>
-inline V zipped(const V& a, const V& b, std::index_sequence<I...>) {
-    constexpr int L = sizeof...(I), from = SECOND ? L / 2 : 0;
-#if defined(__clang__) || __GNUC__ >= 12
-    return __builtin_shufflevector(a, b, (int(I) / 2 + from + (I % 2 ? L : 0))...);
-#else
-    V found;
-    for (int i = 0; i < L; i += 2) found[i] = a[from + i / 2], found[i + 1] = b[from + i / 2];
-    return found;
-#endif
-}
-
-// [images][count] as [count][images], a square of as many as a vector has at a time: zipped with the one half a square
-// further, again and again, rows become columns.
-template <class T>
-void lay(const int64_t* sizes, const T* from, T* to) {
-    typedef typename Vector<T>::type V;
-    constexpr int L = lanes<T, V>();
-    constexpr std::make_index_sequence<L> all{};
-    const int64_t images = sizes[0], count = sizes[1], whole = images / L * L;
-    int64_t k = 0;
-    for (; k + L <= count; k += L)
-        for (int64_t n = 0; n < whole; n += L) {
-            V square[L], next[L];
-            for (int i = 0; i < L; i++) square[i] = load<V>(from + (n + i) * count + k);
-            for (int step = 1; step < L; step *= 2) {
-                for (int i = 0; i < L / 2; i++) {
-                    next[2 * i] = zipped<false>(square[i], square[i + L / 2], all);
-                    next[2 * i + 1] = zipped<true>(square[i], square[i + L / 2], all);
-                }
-                std::copy(next, next + L, square);
-            }
-            for (int i = 0; i < L; i++) store(to + (k + i) * images + n, square[i]);
-        }
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t n = i < k ? whole : 0; n < images; n++) to[i * images + n] = from[n * count + i];
-}
-
 // Convolutions -----------------------------------------------------------------------------------------------
 
 template <class T>
@@ -382,7 +341,9 @@ void attend(const Texts& s, const int64_t* starts, const T* mixed, T* y, T* log_
 }  // namespace
 
 #define EXPORT(T, name)                                                                                                \
-    extern "C" void lay_##name(const int64_t* sizes, const T* from, T* to) { lay<T>(sizes, from, to); }                \
+    extern "C" void lay_##name(const int64_t* sizes, const T* from, T* to) {                                           \
+        lay<BYTES / sizeof(T)>(sizes[0], sizes[1], from, sizes[1], to);                                                \
+    }                                                                                                                  \
     extern "C" void gather_##name(const int64_t* sizes, const T* in, const T* weight, const T* bias, T* out,           \
                                   int64_t back) {                                                                      \
         gather<T>(*(const Sizes*)sizes, in, weight, bias, out, back);                                                  \

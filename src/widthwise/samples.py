@@ -58,14 +58,19 @@ class Samples:
     test_groups: Int[Tensor, " rows"] | None = None
     endless: Endless | None = None
 
-    def inputs(self, rows: Tensor | Ragged, longest: int = 0) -> Float[Tensor, "rows ..."]:
+    def inputs(
+        self, rows: Tensor | Ragged, longest: int = 0, *, images_last: bool = False
+    ) -> Float[Tensor, "rows ..."]:
         """Return what a network takes of some rows: normalised images, or tokens padded to the longest, or further.
 
         Samples that are numbers already are taken as they are.
+
+        Args:
+            images_last: whether a network wants images last in memory.
         """
         if isinstance(rows, Ragged):
             return rows.padded(longest)
-        return rows if rows.is_floating_point() else normalise(rows, self.mean, self.std)
+        return rows if rows.is_floating_point() else normalise(rows, self.mean, self.std, last=images_last)
 
     @cached_property
     def longest(self) -> int:

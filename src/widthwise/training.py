@@ -226,7 +226,8 @@ class Loop:
                     "training.augment: texts are not cropped and flipped; leave it out, or set it to false."
                 )
             rows = crop_and_flip(rows, self.streams("augment", self.state.step))
-        return self.samples.inputs(rows, self.samples.longest).unflatten(0, batch.shape)
+        inputs = self.samples.inputs(rows, self.samples.longest, images_last=self.network.images_last)
+        return inputs.unflatten(0, batch.shape)
 
     def gather(self, momentum: Mapping[str, Tensor]) -> None:
         """Lay the fleet's parameters out for the descent; `momentum` is that of its members."""

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -39,6 +40,44 @@ inline void hold(V& given) {
 #elif defined(__aarch64__)
     if constexpr (sizeof(V) == BYTES) asm("" : "+w"(given));
 #endif
+}
+
+// Two vectors' numbers in turns: of both the first halves, or the second ones.
+template <bool SECOND, class V, size_t... I>
+inline V zipped(const V& a, const V& b, std::index_sequence<I...>) {
+    constexpr int L = sizeof...(I), from = SECOND ? L / 2 : 0;
+#if defined(__clang__) || __GNUC__ >= 12
+    return __builtin_shufflevector(a, b, (int(I) / 2 + from + (I % 2 ? L : 0))...);
+#else
+    V found;
+    for (int i = 0; i < L; i += 2) found[i] = a[from + i / 2], found[i + 1] = b[from + i / 2];
+    return found;
+#endif
+}
+
+// Images, `apart` numbers from one to the next, as [count][images]: a square of L x L at a time. Zipped with the ones
+// half a square further, again and again, rows become columns.
+template <int L, class T>
+void lay(int64_t images, int64_t count, const T* from, int64_t apart, T* to) {
+    typedef T V __attribute__((vector_size(L * sizeof(T))));
+    constexpr std::make_index_sequence<L> all{};
+    const int64_t whole = images / L * L;
+    int64_t k = 0;
+    for (; k + L <= count; k += L)
+        for (int64_t n = 0; n < whole; n += L) {
+            V square[L], next[L];
+            for (int i = 0; i < L; i++) square[i] = load<V>(from + (n + i) * apart + k);
+            for (int step = 1; step < L; step *= 2) {
+                for (int i = 0; i < L / 2; i++) {
+                    next[2 * i] = zipped<false>(square[i], square[i + L / 2], all);
+                    next[2 * i + 1] = zipped<true>(square[i], square[i + L / 2], all);
+                }
+                std::memcpy(square, next, sizeof(square));
+            }
+            for (int i = 0; i < L; i++) store(to + (k + i) * images + n, square[i]);
+        }
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t n = i < k ? whole : 0; n < images; n++) to[i * images + n] = from[n * apart + i];
 }
 
 // Memory that begins with a line: a vector that lies in two lines is read twice.

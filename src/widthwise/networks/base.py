@@ -30,9 +30,14 @@ SIZES = tuple(Fraction(1, k) for k in (1, 2, 4, 8, 16))  # the widths that `size
 
 
 class Network(nn.Module, ABC):
-    """`members` networks of one architecture; forward is the head of the features."""
+    """`members` networks of one architecture; forward is the head of the features.
+
+    Attributes:
+        images_last: whether it takes images that are last in memory as well as others, or better.
+    """
 
     head: Linear
+    images_last = False
 
     def __init__(self, members: int, classes: int, n_features: int):
         super().__init__()

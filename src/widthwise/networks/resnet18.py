@@ -9,6 +9,7 @@ from fractions import Fraction
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from widthwise import lanes
 from widthwise.layers import BatchNorm2d, Conv2d, Linear, Normed, by_member, residual_network, side_by_side
 from widthwise.networks.base import Network, image_shape, scaled
 
@@ -36,6 +37,7 @@ class ResNet18(Network):
     def __init__(self, shape: tuple[int, int, int], classes: int, stages: tuple[int, ...], members: int):
         super().__init__(members, classes, n_features=stages[-1])
         stem = stages[0]
+        self.images_last = members == 1 and stem <= lanes.THIN
         self.conv1 = Conv2d(members, shape[0], stem, 3, padding=1, bias=False)
         self.bn1 = BatchNorm2d(members, stem)
         self.layer1 = _stage(members, stem, stages[0], stride=1)

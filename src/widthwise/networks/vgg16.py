@@ -9,6 +9,7 @@ from fractions import Fraction
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from widthwise import lanes
 from widthwise.dropout import Dropout
 from widthwise.errors import UsageError
 from widthwise.layers import BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU, by_member, side_by_side
@@ -67,6 +68,7 @@ class VGG16(Network):
         dropout: float,
     ):
         super().__init__(members, classes, n_features=stages[-1])
+        self.images_last = members == 1 and stages[0] <= lanes.THIN
         self.layers = nn.Sequential()
         for width, count in zip(stages, CONVOLUTIONS, strict=True):
             for _ in range(count):
