@@ -1,5 +1,6 @@
-"""A stem and residual blocks as one operator, against PyTorch's own layers one after the other."""
+"""A step of a thin ResNet as one call, against PyTorch's own layers and autograd."""
 
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from widthwise import backbone, lanes, native, seeds
 
 needs_compiler = pytest.mark.skipif(lanes.compiled() is None, reason="no C++ compiler (CXX, c++)")
+MOMENTUM, EPS, CLASSES = 0.1, 1e-5, 5
 
 # batch, inputs, channels of the stem, height, width; of each block its channels and stride
 NETWORKS = [
@@ -26,18 +28,15 @@ def drawn(seed, *shape):
 
 
 def layer(seed, outputs, inputs, kernel, stride, dtype=torch.float64):
-    weight, scale, bias = (
-        drawn(seed, 1, outputs, inputs, kernel, kernel),
-        drawn(seed, 1, outputs),
-        drawn(seed + 1, 1, outputs),
-    )
-    running = drawn(seed + 2, 1, outputs), drawn(seed + 3, 1, outputs).square()
-    own, moved = (tuple(t.to(dtype) for t in some) for some in ((weight, scale, bias), running))
-    return backbone.Normed(tuple(t.requires_grad_() for t in own), moved, stride, kernel // 2)
+    own = drawn(seed, 1, outputs, inputs, kernel, kernel), drawn(seed, 1, outputs), drawn(seed + 1, 1, outputs)
+    moved = drawn(seed + 2, 1, outputs).to(dtype), drawn(seed + 3, 1, outputs).square().to(dtype)
+    own = tuple(t.to(dtype) for t in own)
+    gradients = tuple(torch.full_like(t, float("nan")) for t in own)
+    return backbone.Normed(own, gradients, (*moved, torch.zeros(1, dtype=torch.int64)), stride, kernel // 2)
 
 
 def network(seed, inputs, channels, blocks, dtype=torch.float64):
-    """Return a stem and blocks, with a shortcut where a block changes the shape."""
+    """Return a stem, blocks with a shortcut where one changes the shape, and a head."""
     stem, made = layer(seed, channels, inputs, 3, 1, dtype), []
     for k, (outputs, stride) in enumerate(blocks):
         block = [
@@ -48,38 +47,53 @@ def network(seed, inputs, channels, blocks, dtype=torch.float64):
             block.append(layer(seed + 10 * k + 7, outputs, channels, 1, stride, dtype))
         made.append(block)
         channels = outputs
-    return stem, made
+    own = drawn(seed, 1, CLASSES, channels).to(dtype), drawn(seed, 1, CLASSES).to(dtype)
+    return stem, made, backbone.Head(own, tuple(torch.full_like(t, float("nan")) for t in own))
 
 
-def plain(x, stem, blocks, momentum=0.1, eps=1e-5):
-    """Return what the operator does, by PyTorch's layers."""
+def parts(stem, blocks, head, what):
+    """Return the tensors, gradients or running moments of all layers."""
+    layers = (stem, *chain(*blocks), *(() if what == "running" else (head,)))
+    return [t for own in layers for t in getattr(own, what)]
+
+
+def plain(x, targets, stem, blocks, head):
+    """Return what a step does by PyTorch's layers: loss, how many are right, gradients, running moments."""
+    own = {id(t): t.clone().requires_grad_() for t in parts(stem, blocks, head, "tensors")}
+    moved = {id(t): t.clone() for t in parts(stem, blocks, head, "running")}
 
     def normed(x, layer):
-        y = F.conv2d(x, layer.tensors[0][0], None, layer.stride, layer.padding)
-        mean, var, scale, bias = (t[0] for t in (*layer.running, *layer.tensors[1:]))
-        return F.batch_norm(y, mean, var, scale, bias, True, momentum, eps)
+        weight, scale, bias = (own[id(t)][0] for t in layer.tensors)
+        mean, var = (moved[id(t)][0] for t in layer.running[:2])
+        moved[id(layer.running[2])] += 1
+        y = F.conv2d(x, weight, None, layer.stride, layer.padding)
+        return F.batch_norm(y, mean, var, scale, bias, True, MOMENTUM, EPS)
 
     x = F.relu(normed(x, stem))
     for first, second, *shortcut in blocks:
         added = normed(x, shortcut[0]) if shortcut else x
         x = F.relu(normed(F.relu(normed(x, first)), second) + added)
-    return x.mean((2, 3))
+    weight, bias = (own[id(t)][0] for t in head.tensors)
+    logits = F.linear(x.mean((2, 3)), weight, bias)
+    loss = F.cross_entropy(logits, targets)
+    loss.backward()
+    return [loss.detach(), (logits.argmax(1) == targets).sum(), *(t.grad for t in own.values()), *moved.values()]
 
 
-def found(function, seed, shape, dtype=torch.float64):
-    """Return the result, the gradients of an uneven sum of it, and the running moments."""
-    batch, inputs, channels, h, w, blocks = shape
-    x = drawn(seed, batch, inputs, h, w).to(dtype).requires_grad_()
-    stem, made = network(seed, inputs, channels, blocks, dtype)
-    y = function(x, stem, made, 0.1, 1e-5)
-    y.sin().sum().backward()
-    layers = [stem, *chain(*made)]
-    return [
-        y.detach(),
-        x.grad,
-        *(t.grad for own in layers for t in own.tensors),
-        *(t for own in layers for t in own.running),
-    ]
+def samples(seed, shape, dtype=torch.float64):
+    batch, inputs, _, h, w, _ = shape
+    targets = torch.randint(CLASSES, (batch,), generator=seeds.stream(seed, "targets"))
+    return drawn(seed, batch, inputs, h, w).to(dtype), targets
+
+
+def learner(x, made):
+    return backbone.Learner(tuple(x.shape), *made, MOMENTUM, EPS)
+
+
+def learned(x, targets, made):
+    """Return what a step does here, in the order of `plain`."""
+    loss, hits = learner(x, made)(x[None], targets[None])
+    return [loss[0], hits[0], *parts(*made, "gradients"), *parts(*made, "running")]
 
 
 def assert_equal(ours, theirs, within=1e-9):
@@ -90,50 +104,59 @@ def assert_equal(ours, theirs, within=1e-9):
 
 @needs_compiler
 @pytest.mark.parametrize("shape", NETWORKS, ids=str)
-def test_it_is_pytorchs_layers_with_their_gradients_and_moments(shape, seed):
-    assert_equal(found(backbone.backbone, seed, shape), found(plain, seed, shape))
+def test_a_step_is_that_of_pytorchs_layers_and_autograd(shape, seed):
+    made, (x, targets) = network(seed, shape[1], shape[2], shape[5]), samples(seed, shape)
+    theirs = plain(x, targets, *made)
+    assert_equal(learned(x, targets, made), theirs)
+    moved = len(parts(*made, "running"))
+    assert_equal(learned(x, targets, made)[:-moved], theirs[:-moved])  # nothing else is left of a step in the next one
 
 
 @needs_compiler
-def test_a_result_in_float32_is_that_of_float64_but_for_rounding(seed):
+def test_a_step_in_float32_is_that_of_float64_but_for_rounding(seed):
     shape = NETWORKS[0]
-    single = found(backbone.backbone, seed, shape, torch.float32)[0]
-    torch.testing.assert_close(single.double(), found(plain, seed, shape)[0], rtol=0, atol=1e-3)
+    single, double = (network(seed, shape[1], shape[2], shape[5], dtype) for dtype in (torch.float32, torch.float64))
+    x, targets = samples(seed, shape, torch.float32)
+    ours, theirs = learned(x, targets, single), plain(x.double(), targets, *double)
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-4)
 
 
 @needs_compiler
-def test_a_gradient_that_lies_otherwise_is_taken_as_it_is(seed):
-    batch, inputs, channels, h, w, blocks = NETWORKS[4]
-    stem, made = network(seed, inputs, channels, blocks)
-    x = drawn(seed, batch, inputs, h, w)
-    y = backbone.backbone(x, stem, made, 0.1, 1e-5)
-    own = drawn(seed, *y.shape[::-1]).T
-    ours = torch.autograd.grad((y * own).sum(), stem.tensors)
-    assert_equal(ours, torch.autograd.grad((plain(x, stem, made) * own).sum(), stem.tensors))
+def test_samples_that_lie_otherwise_are_the_same(seed):
+    shape, found = NETWORKS[4], []
+    x, targets = samples(seed, shape)
+    for lie in (x, lanes.laid(x), x.contiguous(memory_format=torch.channels_last), x.flip(0).flip(0)):
+        made = network(seed, shape[1], shape[2], shape[5])
+        found.append([t.clone() for t in learned(lie, torch.stack([targets, targets], 1)[:, 0], made)])
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 @needs_compiler
-def test_graphs_that_live_at_the_same_time_keep_apart_what_is_between(seed):
-    batch, inputs, channels, h, w, blocks = NETWORKS[0]
-    stem, made = network(seed, inputs, channels, blocks)
-    images = [drawn(seed + k, batch, inputs, h, w) for k in range(3)]
-    ours = [backbone.backbone(x, stem, made, 0.1, 1e-5) for x in images]
-    theirs = [plain(x, stem, made) for x in images]
-    for k in (1, 0, 2):  # as each way back gives its room to the next step
-        mine, others = (torch.autograd.grad(ys[k].sin().sum(), stem.tensors) for ys in (ours, theirs))
-        assert_equal(mine, others)
-        again = backbone.backbone(images[k], stem, made, 0.1, 1e-5)
-        assert torch.equal(again, ours[k])
+def test_learners_keep_apart_what_is_between(seed):
+    shape, steps = NETWORKS[0], 3
+    data = [samples(seed + k, shape) for k in range(2)]
+
+    def learners():
+        return [learner(x, network(seed + k, shape[1], shape[2], shape[5])) for k, (x, _) in enumerate(data)]
+
+    def losses(k, learn):
+        x, targets = data[k]
+        return float(learn(x[None], targets[None])[0])
+
+    alone = [[losses(k, learn) for _ in range(steps)] for k, learn in enumerate(learners())]
+    both = learners()
+    in_turns = [[losses(k, learn) for k, learn in enumerate(both)] for _ in range(steps)]
+    assert list(map(list, zip(*in_turns, strict=True))) == alone
 
 
 @needs_compiler
-def test_a_second_way_back_is_refused(seed):
-    batch, inputs, channels, h, w, blocks = NETWORKS[0]
-    stem, made = network(seed, inputs, channels, blocks)
-    y = backbone.backbone(drawn(seed, batch, inputs, h, w), stem, made, 0.1, 1e-5).sum()
-    y.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="go forward again"):
-        y.backward()
+def test_a_batch_of_another_shape_is_not_taken(seed):
+    shape = NETWORKS[0]
+    made, (x, targets) = network(seed, shape[1], shape[2], shape[5]), samples(seed, shape)
+    learn = learner(x, made)
+    for wrong in (x[:15], x.float()):
+        with pytest.raises(AssertionError):
+            learn(wrong[None], targets[None, : len(wrong)])
 
 
 @needs_compiler
@@ -143,21 +166,33 @@ def test_a_second_way_back_is_refused(seed):
 def test_moments_of_far_away_numbers_keep_their_digits(away, seed):
     x = drawn(seed, 96, 1, 8, 8)
     x[away] += 1e3
-    stem = layer(seed, 1, 1, 3, 1, torch.float32)
-    stem.tensors[0].detach().zero_()[..., 1, 1] = 1  # what is between is x
-    block = [layer(seed, 1, 1, 3, 1, torch.float32) for _ in range(2)]
-    backbone.backbone(x.float(), stem, [block], 1.0, 1e-5)
+    stem, blocks, head = network(seed, 1, 1, ((1, 1),), torch.float32)
+    stem.tensors[0].zero_()[..., 1, 1] = 1  # what is between is x
+    learn = backbone.Learner((96, 1, 8, 8), stem, blocks, head, 1.0, EPS)
+    learn(x.float()[None], torch.zeros(1, 96, dtype=torch.int64))
     truth = [x.float().double().mean().item(), x.float().double().var().item()]
-    assert [t.item() for t in stem.running] == pytest.approx(truth, rel=3e-6)
+    assert [t.item() for t in stem.running[:2]] == pytest.approx(truth, rel=3e-6)
 
 
 @needs_compiler
 def test_a_nan_goes_through(seed):
-    batch, inputs, channels, h, w, blocks = NETWORKS[0]
-    x = drawn(seed, batch, inputs, h, w)
+    shape = NETWORKS[0]
+    made, (x, targets) = network(seed, shape[1], shape[2], shape[5]), samples(seed, shape)
     x[3, 1, 2, 2] = float("nan")
-    y = backbone.backbone(x, *network(seed, inputs, channels, blocks), 0.1, 1e-5)
-    assert y.isnan().any()
+    loss, *_ = learned(x, targets, made)
+    assert loss.isnan()
+    assert all(t.isnan().any() for t in parts(*made, "gradients"))
+
+
+@needs_compiler
+@pytest.mark.parametrize("top", [1e4, -1e4])
+def test_logits_far_from_zero_make_no_overflow(top, seed):
+    shape = NETWORKS[0]
+    made, (x, targets) = network(seed, shape[1], shape[2], shape[5], torch.float32), samples(seed, shape, torch.float32)
+    made[2].tensors[1][0, 1] = top
+    loss, hits = learned(x, targets, made)[:2]
+    assert float(loss) == pytest.approx(float(plain(x, targets, *made)[0]), rel=1e-5)
+    assert top < 0 or int(hits) == int((targets == 1).sum())
 
 
 @needs_compiler
@@ -173,19 +208,24 @@ def test_a_nan_goes_through(seed):
     ],
 )
 def test_thin_networks_of_usual_blocks_fit(channels, blocks, batch, fits, seed):
-    x = drawn(seed, batch, 3, 8, 8)
-    stem, made = network(seed, 3, channels, blocks)
-    assert backbone.fits(x, stem, made) == fits
-    assert not backbone.fits(x.float(), stem, made)
-    assert not backbone.fits(x[:, :2], stem, made)  # not what the stem takes
+    stem, made, head = network(seed, 3, channels, blocks)
+    shape = (batch, 3, 8, 8)
+    assert backbone.fits(shape, stem, made, head) == fits
+    assert not backbone.fits((batch, 2, 8, 8), stem, made, head)  # not what the stem takes
+    assert not backbone.fits((batch, 3), stem, made, head)
+    single = tuple(t.float() for t in stem.tensors)
+    assert not backbone.fits(shape, replace(stem, tensors=single), made, head)
+    assert not backbone.fits(
+        shape, stem, made, backbone.Head((head.tensors[0][..., :1], head.tensors[1]), head.gradients)
+    )
     for wrong in ([layer(seed, blocks[0][0], channels, 1, 1), *made[0][1:]], [made[0][0], layer(seed, 4, 5, 3, 1)]):
-        assert not backbone.fits(x, stem, [wrong, *made[1:]])
-    assert not backbone.fits(x, stem, [made[0][:2], *made[1:]]) or channels == blocks[0][0]
+        assert not backbone.fits(shape, stem, [wrong, *made[1:]], head)
+    assert not backbone.fits(shape, stem, [made[0][:2], *made[1:]], head) or channels == blocks[0][0]
 
 
 @needs_compiler
 def test_without_its_library_nothing_fits(monkeypatch, seed):
-    given = drawn(seed, 16, 3, 8, 8), *network(seed, 3, 4, ((4, 1),))
+    given = (16, 3, 8, 8), *network(seed, 3, 4, ((4, 1),))
     assert backbone.fits(*given)
     load = native.load
     monkeypatch.setattr(native, "load", lambda source: None if source == backbone.SOURCE else load(source))

@@ -275,26 +275,3 @@ def test_layers_keep_to_autocast(seed):
     assert y.dtype == z.dtype == torch.bfloat16
     y.float().sum().backward()
     assert all(p.grad.dtype == torch.float32 for p in network.parameters())
-
-
-@pytest.mark.parametrize("eps", [1e-5, 1e-3])
-def test_a_residual_network_whose_norms_differ_is_taken_layer_by_layer(eps, seed):
-    draw = seeds.stream(seed, "layers")
-    x = torch.randn(16, 3, 8, 8, generator=draw, dtype=torch.float64)
-    made = [(Conv2d(1, n, 4, 3, padding=1, bias=False), BatchNorm2d(1, 4)) for n in (3, 4, 4)]
-    made[2][1].eps = eps
-    for convolution, norm in made:
-        convolution.initialise([draw])
-        norm.initialise([draw])
-        convolution.double(), norm.double()
-
-    def behind(layer, x, added=0):
-        y = F.conv2d(x, layer[0].weight[0], padding=1)
-        mean, var = y.mean((0, 2, 3), keepdim=True), y.var((0, 2, 3), correction=0, keepdim=True)
-        return F.relu((y - mean) / (var + layer[1].eps).sqrt() + added)
-
-    first = behind(made[0], x)
-    expected = behind(made[2], behind(made[1], first), first)
-    found = layers.residual_network(made[0], [made[1:]], x)
-    torch.testing.assert_close(found, expected.mean((2, 3)), rtol=0, atol=1e-11)
-    assert [int(norm.num_batches_tracked) for _, norm in made] == [1, 1, 1]

@@ -1,6 +1,6 @@
 // The stem and the residual blocks of one thin network as one operator: relu(norm(convolution(x))), then of every block
 // relu(norm(convolution(relu(norm(convolution(x))))) + x), where a shortcut norm(convolution(x)) may stand for the last
-// x; and the means of the last block's channels.
+// x; the means of the last block's channels, an affine map of them to classes, the cross entropy; and back.
 //
 // A number that is written to memory and read again costs as much as a dozen products. So what two layers do to the
 // same row is done to it at once: a convolution sums its results for the batch norm behind it, takes its rows through
@@ -15,9 +15,9 @@ namespace {
 template <class T>
 struct Layer {
     Sizes s;
-    T *weight, *running_mean, *running_var, *scale, *bias;  // parameters
-    T *between, *mean, *var;                                // what is between them, of every channel, and its moments
-    T *dweight, *dscale, *dbias;                            // gradients, on the way back
+    T *weight, *scale, *bias, *dweight, *dscale, *dbias;  // parameters and their gradients
+    T *running_mean, *running_var;
+    T *between, *mean, *var;  // what is between the two, of every channel, and its moments
 
     int64_t plane() const { return s.rows() * s.columns() * s.images; }
 
@@ -281,6 +281,47 @@ struct Block {
     const Layer<T>* beside() const { return projected ? &shortcut : nullptr; }
 };
 
+// The affine map behind the means, and the mean cross entropy of its results.
+template <class T>
+struct Head {
+    int64_t inputs, outputs;
+    T *weight, *bias, *dweight, *dbias;
+
+    // Of features [images][inputs] and classes: their gradient in place of them, the parameters' gradients, the mean
+    // loss, and how many images have their class's result as the largest. A NaN is the largest.
+    void learn(T* features, const int64_t* targets, int64_t images, double& loss, int64_t& hits) const {
+        std::vector<T> results(outputs), sums(inputs);
+        std::fill(dweight, dweight + outputs * inputs, T(0)), std::fill(dbias, dbias + outputs, T(0));
+        loss = 0, hits = 0;
+        for (int64_t n = 0; n < images; n++) {
+            T* own = features + n * inputs;
+            int64_t largest = 0;
+            for (int64_t k = 0; k < outputs; k++) {
+                T sum = bias[k];
+                for (int64_t c = 0; c < inputs; c++) sum += weight[k * inputs + c] * own[c];
+                results[k] = sum;
+                if (results[largest] == results[largest] && !(sum <= results[largest])) largest = k;
+            }
+            const T top = results[largest], given = results[targets[n]];
+            T total = 0;
+            for (T& x : results) total += x = std::exp(x - top);
+            loss += std::log(total) - (given - top);
+            hits += largest == targets[n];
+            std::fill(sums.begin(), sums.end(), T(0));
+            for (int64_t k = 0; k < outputs; k++) {
+                const T d = (results[k] / total - T(k == targets[n])) / images;
+                dbias[k] += d;
+                for (int64_t c = 0; c < inputs; c++) {
+                    dweight[k * inputs + c] += d * own[c];
+                    sums[c] += d * weight[k * inputs + c];
+                }
+            }
+            std::copy(sums.begin(), sums.end(), own);
+        }
+        loss /= images;
+    }
+};
+
 // A network: where its numbers lie in memory that is given. `sizes` are those of the stem, then of every block's
 // layers; `projected` says of every block whether it has a shortcut.
 template <class T>
@@ -367,7 +408,18 @@ struct Network {
         }
     }
 
-    void backward(const T* x, const T* dout, T* dx, double eps) {
+    // One step's gradients; running moments move by the momentum.
+    void learn(Head<T> head, const T* x, const int64_t* targets, double momentum, double eps, double& loss,
+               int64_t& hits) {
+        const Sizes& last = blocks.back().second.s;
+        head.inputs = last.outputs;
+        std::vector<T> means(last.images * last.outputs);
+        forward(x, means.data(), momentum, eps);
+        head.learn(means.data(), targets, last.images, loss, hits);
+        backward(x, means.data(), eps);
+    }
+
+    void backward(const T* x, const T* dout, double eps) {
         const auto nothing = [](int64_t, int64_t, int64_t) {};
         const int64_t count = blocks.size();
         Block<T>& last = blocks.back();
@@ -405,35 +457,30 @@ struct Network {
             masked = std::move(outer);
         }
         Slopes<T> slopes(stem, masked.g, masked.all, masked.along, eps);
-        back(stem, slopes, There<T>{stem.s, x}, (const T*)nullptr, dx, nothing);
+        back(stem, slopes, There<T>{stem.s, x}, (const T*)nullptr, (T*)nullptr, nothing);
     }
 };
 
 }  // namespace
 
-// `given`: of every layer weight, scale and bias, then running mean and variance, or on the way back the gradients of
-// the three. `needed` is how many numbers of room there must be.
-#define EXPORT(T, name)                                                                                                \
-    extern "C" void needed_##name(const int64_t* sizes, const int64_t* projected, int64_t count, int64_t* found) {     \
-        *found = Network<T>((const Sizes*)sizes, projected, count, nullptr).used;                                      \
-    }                                                                                                                  \
-    extern "C" void forward_##name(const int64_t* sizes, const int64_t* projected, int64_t count, T* room, T** given,  \
-                                   const T* x, T* out, double momentum, double eps) {                                  \
-        Network<T> network((const Sizes*)sizes, projected, count, room);                                               \
-        network.layers([&](Layer<T>& l) {                                                                              \
-            l.weight = *given++, l.scale = *given++, l.bias = *given++;                                                \
-            l.running_mean = *given++, l.running_var = *given++;                                                       \
-        });                                                                                                            \
-        network.forward(x, out, momentum, eps);                                                                        \
-    }                                                                                                                  \
-    extern "C" void backward_##name(const int64_t* sizes, const int64_t* projected, int64_t count, T* room, T** given, \
-                                    const T* x, const T* dout, T* dx, double eps) {                                    \
-        Network<T> network((const Sizes*)sizes, projected, count, room);                                               \
-        network.layers([&](Layer<T>& l) {                                                                              \
-            l.weight = *given++, l.scale = *given++, l.bias = *given++;                                                \
-            l.dweight = *given++, l.dscale = *given++, l.dbias = *given++;                                             \
-        });                                                                                                            \
-        network.backward(x, dout, dx, eps);                                                                            \
+// `needed` is how many numbers of room there must be. `given`: of every layer weight, scale and bias, their gradients,
+// running mean and variance, how many batches moved them; of the head weight and bias and their gradients.
+#define EXPORT(T, name)                                                                                            \
+    extern "C" void needed_##name(const int64_t* sizes, const int64_t* projected, int64_t count, int64_t* found) { \
+        *found = Network<T>((const Sizes*)sizes, projected, count, nullptr).used;                                  \
+    }                                                                                                              \
+    extern "C" void learn_##name(const int64_t* sizes, const int64_t* projected, int64_t count, int64_t classes,   \
+                                 T* room, void** given, double momentum, double eps, const T* x,                   \
+                                 const int64_t* targets, double* loss, int64_t* hits) {                            \
+        Network<T> network((const Sizes*)sizes, projected, count, room);                                           \
+        network.layers([&](Layer<T>& l) {                                                                          \
+            for (T** own :                                                                                         \
+                 {&l.weight, &l.scale, &l.bias, &l.dweight, &l.dscale, &l.dbias, &l.running_mean, &l.running_var}) \
+                *own = (T*)*given++;                                                                               \
+            ++*(int64_t*)*given++;                                                                                 \
+        });                                                                                                        \
+        T** head = (T**)given;                                                                                     \
+        network.learn({0, classes, head[0], head[1], head[2], head[3]}, x, targets, momentum, eps, *loss, *hits);  \
     }
 
 EXPORT(float, float32)

@@ -1,6 +1,7 @@
-"""Stem, residual blocks and means of one thin network as one operator: what `lanes` does layer by layer, in one call.
+"""One step of a thin ResNet, forward and back, as one call: what `lanes` and autograd do layer by layer.
 
-What is between layers is in memory that stays from step to step; `backbone.cpp` says what else is gained.
+What is between layers is in memory that stays from step to step, gradients are written where they are read, and
+nothing of it is Python; `backbone.cpp` says what else is gained.
 """
 
 import ctypes
@@ -11,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from widthwise import lanes, native
 from widthwise.native import NUMBER, POINTER
@@ -23,33 +23,53 @@ DOUBLE = ctypes.c_double
 NETWORK = (POINTER, POINTER, NUMBER)  # the sizes of all layers, which blocks have a shortcut, how many blocks
 ARGUMENTS = {
     "needed": (*NETWORK, POINTER),
-    "forward": (*NETWORK, *[POINTER] * 4, DOUBLE, DOUBLE),
-    "backward": (*NETWORK, *[POINTER] * 5, DOUBLE),
+    "learn": (*NETWORK, NUMBER, *[POINTER] * 2, DOUBLE, DOUBLE, *[POINTER] * 4),
 }
 
 
 @dataclass(frozen=True)
 class Normed:
-    """A convolution without a bias and the batch norm behind it, of one network in training.
+    """A convolution without a bias and the batch norm behind it, of one network; a member dimension of one in front.
 
     Attributes:
-        tensors: the weight, the norm's weight and bias; with a member dimension of one in front.
-        running: the norm's mean and variance that move.
+        tensors: the weight, the norm's weight and bias.
+        gradients: where the gradients of the three are written.
+        running: the norm's mean and variance that move, and the number of batches that moved them.
     """
 
     tensors: tuple[Tensor, Tensor, Tensor]
-    running: tuple[Tensor, Tensor]
+    gradients: tuple[Tensor, Tensor, Tensor]
+    running: tuple[Tensor, Tensor, Tensor]
     stride: int
     padding: int
 
 
-def fits(x: Float[Tensor, "batch channels h w"], stem: Normed, blocks: Sequence[Sequence[Normed]]) -> bool:
-    """Return whether a network is better computed here: thin, its blocks of kernels of 3 and shortcuts of 1."""
+@dataclass(frozen=True)
+class Head:
+    """An affine map to classes: weight and bias, and where their gradients are written."""
+
+    tensors: tuple[Tensor, Tensor]
+    gradients: tuple[Tensor, Tensor]
+
+
+def fits(shape: tuple[int, ...], stem: Normed, blocks: Sequence[Sequence[Normed]], head: Head) -> bool:
+    """Return whether a network is better computed here: thin, its blocks of kernels of 3 and shortcuts of 1.
+
+    Args:
+        shape: of a batch, (batch, channels, height, width).
+    """
     layers = (stem, *(layer for block in blocks for layer in block))
+    own = [t for layer in layers for t in (*layer.tensors, *layer.gradients, *layer.running[:2])]
+    own += [*head.tensors, *head.gradients]
+    weight = stem.tensors[0]
     return (
-        lanes.fits(x, stem.tensors[0])
-        and all(t.dtype == x.dtype for layer in layers for t in (*layer.tensors, *layer.running))
-        and _usual(x.shape[1], _shape(stem), tuple(tuple(map(_shape, block)) for block in blocks))
+        len(shape) == 4
+        and shape[0] >= lanes.FEWEST
+        and max(weight.shape[1:3]) <= lanes.THIN
+        and lanes.computes(weight)
+        and all(t.dtype == weight.dtype and t.is_contiguous() for t in own)
+        and _usual(shape[1], _shape(stem), tuple(tuple(map(_shape, block)) for block in blocks))
+        and head.tensors[0].shape[2] == blocks[-1][1].tensors[0].shape[1]
         and native.load(SOURCE) is not None
     )
 
@@ -87,48 +107,59 @@ def _usual(channels: int, stem: Shape, blocks: tuple[tuple[Shape, ...], ...]) ->
     return True
 
 
-def backbone(
-    x: Float[Tensor, "batch channels h w"],
-    stem: Normed,
-    blocks: Sequence[Sequence[Normed]],
-    momentum: float,
-    eps: float,
-) -> Float[Tensor, "batch channels2"]:
-    """Return the means of h's channels: h = relu(norm(convolution(x))), then of every block relu(norm(...) + shortcut).
+class Learner:
+    """A network in training, at one shape of its batches. Its tensors must stay where they are.
 
     Args:
+        shape: of a batch, (batch, channels, height, width).
         stem: the first layer.
-        blocks: of each the first and the second layer, and, if h is to go through one before it is added, a third.
-        momentum, eps: of every batch norm; running moments move.
-    """
-    layers = (stem, *(layer for block in blocks for layer in block))
-    plan = _plan(x.shape, tuple(map(_shape, layers)), tuple(map(len, blocks)), x.dtype)
-    running = [layer.running for layer in layers]
-    y = _Backbone.apply(x, plan, (momentum, eps, running), *(t for layer in layers for t in layer.tensors))
-    assert isinstance(y, Tensor)
-    return y
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A network's sizes, as the compiled library takes them, and room for what is between its layers.
-
-    Attributes:
-        network: the sizes of all layers, which blocks have a shortcut, how many blocks.
-        needed: numbers of room.
-        shape: of the result.
+        blocks: of each the first and the second layer, and, if x is to go through one before it is added, a third.
+        head: what takes the means of the last block's channels.
+        momentum, eps: of every batch norm.
     """
 
-    network: tuple[Any, Any, int]
-    needed: int
-    shape: tuple[int, ...]
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        stem: Normed,
+        blocks: Sequence[Sequence[Normed]],
+        head: Head,
+        momentum: float,
+        eps: float,
+    ):
+        layers = (stem, *(layer for block in blocks for layer in block))
+        some = head.tensors[0]
+        own = [t for layer in layers for t in (*layer.tensors, *layer.gradients, *layer.running)]
+        own += [*head.tensors, *head.gradients]
+        network, needed = _network(shape, tuple(map(_shape, layers)), tuple(map(len, blocks)), some.dtype)
+        room = some.new_empty(needed)
+        self.shape, self.held = shape, (own, room)
+        self.loss, self.hits = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+        given = (POINTER * len(own))(*[t.data_ptr() for t in own])
+        self.given = (*network, some.shape[1], room.data_ptr(), given, momentum, eps)
+        self.learn = _function("learn", some.dtype)
 
+    @torch.no_grad()
+    def __call__(
+        self, inputs: Float[Tensor, "1 batch channels h w"], targets: Int[Tensor, "1 batch"]
+    ) -> tuple[Float[Tensor, "1"], Int[Tensor, "1"]]:
+        """Write the gradients of the mean cross entropy; return that, and how many samples are right.
 
-_spare: list[Tensor] = []  # a room that no step uses, at most one; asked for anew, its pages would be, too
+        Both are overwritten by the next step; running moments move.
+        """
+        x, targets = lanes.laid(inputs[0]), targets[0].contiguous()
+        assert x.shape == self.shape, f"a batch of {tuple(x.shape)}, not {self.shape}"
+        assert x.dtype == self.held[1].dtype
+        found = self.loss.data_ptr(), self.hits.data_ptr()
+        self.learn(*self.given, x.data_ptr(), targets.data_ptr(), *found)
+        return self.loss, self.hits
 
 
 @lru_cache(maxsize=64)
-def _plan(shape: tuple[int, ...], layers: tuple[Shape, ...], blocks: tuple[int, ...], dtype: torch.dtype) -> _Plan:
+def _network(
+    shape: tuple[int, ...], layers: tuple[Shape, ...], blocks: tuple[int, ...], dtype: torch.dtype
+) -> tuple[tuple[Any, Any, int], int]:
+    """Return a network's sizes as the compiled library takes them, and how many numbers of room it needs."""
     batch, _, *here = shape
     sizes: list[int] = []
 
@@ -147,45 +178,7 @@ def _plan(shape: tuple[int, ...], layers: tuple[Shape, ...], blocks: tuple[int, 
     numbers, flags = (NUMBER * len(sizes))(*sizes), (NUMBER * len(blocks))(*(count > 2 for count in blocks))
     network, needed = (numbers, flags, len(blocks)), NUMBER()
     _function("needed", dtype)(*network, ctypes.byref(needed))
-    outputs = layers[-2 if blocks[-1] > 2 else -1][0]
-    return _Plan(network, needed.value, (batch, outputs))
-
-
-class _Backbone(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, plan: _Plan, how: tuple[float, float, list], *given: Tensor) -> Tensor:
-        """Return the means; the running moments move by the momentum."""
-        x, given, (momentum, eps, running) = lanes.laid(x), tuple(t.contiguous() for t in given), how
-        room = _spare.pop() if _spare else x.new_empty(0)
-        if room.numel() < plan.needed or room.dtype != x.dtype:
-            room = x.new_empty(plan.needed)
-        y = x.new_empty(plan.shape)
-        own = [t for k, moments in enumerate(running) for t in (*given[3 * k : 3 * k + 3], *moments)]
-        _function("forward", x.dtype)(*plan.network, *_pointers(room, own, x, y), momentum, eps)
-        ctx.save_for_backward(x, *given)
-        ctx.plan, ctx.room, ctx.eps = plan, room, eps
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Return the gradients of x, and of every layer's weight and its norm's weight and bias."""
-        (x, *given), dy = ctx.saved_tensors, dy.contiguous()  # by a name: only where they lie is given away
-        plan, room, ctx.room = ctx.plan, ctx.room, None
-        if room is None:
-            raise RuntimeError("a second way back through thin layers, which keep nothing for one: go forward again.")
-        gradients = [torch.empty_like(t) for t in given]
-        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        both = [t for k in range(0, len(given), 3) for t in (*given[k : k + 3], *gradients[k : k + 3])]
-        _function("backward", x.dtype)(*plan.network, *_pointers(room, both, x, dy, dx), ctx.eps)
-        _spare[:] = [room]
-        return dx, None, None, *gradients
-
-
-def _pointers(room: Tensor, given: Sequence[Tensor], *others: Tensor | None) -> tuple[Any, ...]:
-    """Return where room, a list of tensors, and others lie."""
-    listed = (POINTER * len(given))(*[t.data_ptr() for t in given])
-    return room.data_ptr(), listed, *(None if t is None else t.data_ptr() for t in others)
+    return network, needed.value
 
 
 @cache

@@ -43,7 +43,7 @@ class Descent:
             for kept, matrix in self.momenta.items():
                 self.part(matrix, name).copy_(momentum[name + kept])
         self.named, self.optimiser = named, optimiser
-        self.parts = [self.part(self.gradients, name) for name in named]
+        self.parts = {name: self.part(self.gradients, name) for name in named}  # of the gradients
 
     def part(self, matrix: Float[Tensor, "members width"], name: str) -> Float[Tensor, "members ..."]:
         """Return the part of one of the matrices that is one parameter's."""
@@ -66,7 +66,7 @@ class Descent:
     @torch.no_grad()
     def gather(self) -> None:
         """Bring together the gradients that the way back has left in the parameters."""
-        for part, weight in zip(self.parts, self.named.values(), strict=True):
+        for part, weight in zip(self.parts.values(), self.named.values(), strict=True):
             assert weight.grad is not None
             part.copy_(weight.grad)
 

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from widthwise import backbone, lanes
+from widthwise import lanes
 
 LANES = 16  # float32 numbers of the widest vector
 UNSEEN = -1e9  # added to what is not attended to; infinity would make no number of a row of nothing else
@@ -212,44 +212,6 @@ class BatchNorm2d(Layer):
             self.running_mean.copy_(mean[:-extra].view_as(self.running_mean))
             self.running_var.copy_(var[:-extra].view_as(self.running_var))
         return _fill(y, 0, 0, -extra)
-
-
-Normed = tuple[Conv2d, BatchNorm2d]  # a convolution without a bias, and the batch norm behind it
-
-
-def residual_network(
-    stem: Normed, blocks: Sequence[Sequence[Normed]], x: Float[Tensor, "batch m*channels h w"]
-) -> Float[Tensor, "batch m*channels2"]:
-    """Return the means of h's channels: h = relu(norm(convolution(x))), then of every block relu(second(...) + h).
-
-    Args:
-        stem: a convolution and its batch norm.
-        blocks: of each the first, the second and, if h is to go through one before it is added, a third of such pairs.
-    """
-    layers = [stem, *(layer for block in blocks for layer in block)]
-    alike = {(norm.momentum, norm.eps) for _, norm in layers}
-    trained = all(norm.members == 1 and norm.training and convolution.bias is None for convolution, norm in layers)
-    if trained and len(alike) == 1:
-        first, rest = _normed(*stem), [[_normed(*layer) for layer in block] for block in blocks]
-        if backbone.fits(x, first, rest):
-            for _, norm in layers:
-                norm.num_batches_tracked.add_(1)
-            return backbone.backbone(x, first, rest, *alike.pop())
-    x = _behind(stem, x, relu=True)
-    for first, second, *shortcut in blocks:
-        added = _behind(shortcut[0], x) if shortcut else x
-        x = _behind(second, _behind(first, x, relu=True), added, relu=True)
-    return lanes.means(x)
-
-
-def _behind(layer: Normed, x: Tensor, added: Tensor | None = None, relu: bool = False) -> Tensor:
-    convolution, norm = layer
-    return norm(convolution(x), added, relu)
-
-
-def _normed(convolution: Conv2d, norm: BatchNorm2d) -> backbone.Normed:
-    own, running = (convolution.weight, norm.weight, norm.bias), (norm.running_mean, norm.running_var)
-    return backbone.Normed(own, running, convolution.stride, convolution.padding)
 
 
 class MaxPool2d(nn.Module):

@@ -232,7 +232,9 @@ class Loop:
     def gather(self, momentum: Mapping[str, Tensor]) -> None:
         """Lay the fleet's parameters out for the descent; `momentum` is that of its members."""
         self.descent = Descent(self.network, momentum, self.training.optimiser)
-        self.learn = Recorded(self.there_and_back, self.network)
+        shape = (self.batch_size, *self.rows.shape[1:]) if isinstance(self.rows, Tensor) else ()
+        own = self.network.learner(self.descent.parts, shape) if shape and self.autocast is None else None
+        self.learn = own or Recorded(self.there_and_back, self.network)
         self.draws = draws(self.network)
         self.decay = self.descent.weights.new_tensor([self.trainings[k].weight_decay for k in self.places])
         self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))

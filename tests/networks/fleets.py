@@ -27,8 +27,15 @@ def samples(shape, member_seeds, dtype=torch.float32, batch=4):
 
 
 def learn(network, inputs, labels):
-    """Leave in the fleet the gradient of the sum of its members' losses."""
-    F.cross_entropy(network(inputs).flatten(0, 1), labels.flatten(), reduction="sum").backward()
+    """Leave in the fleet the gradient of the sum of its members' losses, as a training takes it."""
+    gradients = {name: torch.full_like(p, torch.nan) for name, p in network.named_parameters()}
+    own = network.train().learner(gradients, tuple(inputs.shape[1:]))
+    if own is None:
+        F.cross_entropy(network(inputs).flatten(0, 1), labels.flatten(), reduction="sum").backward()
+        return
+    own(inputs, labels)
+    for name, parameter in network.named_parameters():
+        parameter.grad = gradients[name] * inputs.shape[1]  # of the mean
 
 
 def assert_equals_plain_modules(network, plain, inputs, labels):

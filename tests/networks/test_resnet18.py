@@ -14,12 +14,12 @@ from widthwise.networks import base, resnet18
 SHAPE = (3, 32, 32)
 
 
-@pytest.mark.parametrize("members", [1, 2, 3])
-def test_every_member_has_the_gradients_features_and_statistics_of_the_plain_module(members, seed):
+@pytest.mark.parametrize(("members", "batch"), [(1, 4), (1, 20), (2, 4), (3, 4)])
+def test_every_member_has_the_gradients_features_and_statistics_of_the_plain_module(members, batch, seed):
     member_seeds = range(seed, seed + members)
     network = fleet("resnet18", SHAPE, "1/16", member_seeds, torch.float64)
     plain = PlainResNet18(3, 4, 10).double()
-    assert_equals_plain_modules(network, plain, *samples(SHAPE, member_seeds, torch.float64))
+    assert_equals_plain_modules(network, plain, *samples(SHAPE, member_seeds, torch.float64, batch))
 
 
 def test_the_textbook_network_has_the_textbook_size():

@@ -35,8 +35,8 @@ def test_a_member_follows_the_path_of_the_plain_module(kind, members, steps, rat
     plain = [make().to(DEVICE, torch.float64) for _ in member_seeds]
     for k, module in enumerate(plain):
         module.load_state_dict(layers.unstack(network.state_dict(), k))
-    inputs, labels = samples(shape, member_seeds, torch.float64, batch=8 * steps)
-    batches = list(zip(inputs.split(8, 1), labels.split(8, 1), strict=True))
+    inputs, labels = samples(shape, member_seeds, torch.float64, batch=16 * steps)
+    batches = list(zip(inputs.split(16, 1), labels.split(16, 1), strict=True))
     descend(network, batches, rate)
     for k, module in enumerate(plain):
         optimizer = torch.optim.SGD(module.train().parameters(), rate, 0.9, weight_decay=5e-4)
@@ -57,10 +57,14 @@ def descend(network, batches, rate, decay=5e-4):
     some = next(network.parameters())
     rates, decays = (some.new_full((network.members,), value) for value in (rate, decay))
     descent = Descent(network, at_rest(network))
+    learn = network.learner(descent.parts, tuple(batches[0][0].shape[1:]))
     for x, y in batches:
-        descent.begin()
-        F.cross_entropy(network(x).flatten(0, 1), y.flatten(), reduction="sum").div(y.shape[1]).backward()
-        descent.gather()
+        if learn:
+            learn(x, y)
+        else:
+            descent.begin()
+            F.cross_entropy(network(x).flatten(0, 1), y.flatten(), reduction="sum").div(y.shape[1]).backward()
+            descent.gather()
         descent.step(rates, 0.9, decays)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fleets import fleet, samples
+from fleets import fleet, learn, samples
 
 from widthwise import lanes
 
@@ -24,10 +24,11 @@ def test_gradients_and_features_are_the_same_without_a_compiler(kind, shape, wid
         if not present:
             monkeypatch.setattr(lanes, "compiled", lambda: None)
         network = fleet(kind, shape, width, [seed], torch.float64, **options)
-        features = network.features(x)
-        torch.nn.functional.cross_entropy(network.head(features)[0], labels[0]).backward()
+        learn(network, x, labels)
         gradients = {name: p.grad for name, p in network.named_parameters()}
-        found.append({**gradients, "features": features.detach(), **dict(network.named_buffers())})
+        with torch.no_grad():
+            features = network.eval().features(x)
+        found.append({**gradients, "features": features, **dict(network.named_buffers())})
     for name, ours in found[0].items():
         scale = float(found[1][name].abs().max())
         torch.testing.assert_close(ours, found[1][name], rtol=0, atol=1e-10 * scale, msg=name)

@@ -12,7 +12,7 @@ and, where it takes texts, TEXTS = True; where the paper's samples are not CIFAR
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from fractions import Fraction
 from math import ceil, floor
 from types import ModuleType
@@ -26,6 +26,8 @@ from widthwise import family
 from widthwise.errors import UsageError
 from widthwise.layers import Linear
 
+# Inputs (m, batch, ...) and targets (m, batch) -> every member's mean cross entropy (m,) and right samples (m,)
+Learner = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 SIZES = tuple(Fraction(1, k) for k in (1, 2, 4, 8, 16))  # the widths that `sizes` tells
 
 
@@ -50,6 +52,17 @@ class Network(nn.Module, ABC):
     def forward(self, x: Float[Tensor, "m batch ..."]) -> Float[Tensor, "m batch classes"]:
         """Return every member's logits of its own samples."""
         return self.head(self.features(x))
+
+    def learner(self, gradients: Mapping[str, Tensor], shape: tuple[int, ...]) -> Learner | None:
+        """Return what goes forward and back without autograd, for as long as all tensors stay where they are.
+
+        None where autograd is better, as it is unless a network says otherwise.
+
+        Args:
+            gradients: where each parameter's is written.
+            shape: of a batch, (batch, ...).
+        """
+        return None
 
 
 class Single(nn.Module):

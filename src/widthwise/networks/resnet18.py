@@ -4,14 +4,16 @@ Convolutions have no bias, a shortcut that changes shape is a 1x1 convolution wi
 are the global average pool of the last stage. He, Zhang, Ren, Sun (2015), arXiv 1512.03385.
 """
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from widthwise import lanes
-from widthwise.layers import BatchNorm2d, Conv2d, Linear, Normed, by_member, residual_network, side_by_side
-from widthwise.networks.base import Network, image_shape, scaled
+from widthwise.layers import BatchNorm2d, Conv2d, Linear, by_member, side_by_side
+from widthwise.networks.base import Learner, Network, image_shape, scaled
+from widthwise.residual import Normed, residual_learner, residual_network
 
 VERSION = 1
 STAGES = (64, 128, 256, 512)
@@ -48,9 +50,17 @@ class ResNet18(Network):
 
     def features(self, x: Float[Tensor, "m batch c h w"]) -> Float[Tensor, "m batch d"]:
         """Return the global average pool of the last stage."""
+        return by_member(residual_network((self.conv1, self.bn1), self.blocks(), side_by_side(x)), self.members)
+
+    def learner(self, gradients: Mapping[str, Tensor], shape: tuple[int, ...]) -> Learner | None:
+        """Return what goes forward and back in one call, of a lone thin network on a processor."""
+        own = {p: gradients[name] for name, p in self.named_parameters()}
+        return residual_learner((self.conv1, self.bn1), self.blocks(), self.head, own, shape)
+
+    def blocks(self) -> list[list[Normed]]:
+        """Return every block's convolutions with their batch norms."""
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        blocks = [block.layers() for stage in stages for block in stage.children() if isinstance(block, _Block)]
-        return by_member(residual_network((self.conv1, self.bn1), blocks, side_by_side(x)), self.members)
+        return [block.layers() for stage in stages for block in stage.children() if isinstance(block, _Block)]
 
 
 class _Block(nn.Module):
