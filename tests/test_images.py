@@ -86,3 +86,17 @@ def test_images_that_lie_otherwise_are_the_same(seed):
     assert torch.equal(normalise(x, mean, std), normalise(x.contiguous(), mean, std))
     ours, plain = (crop_and_flip(each, seeds.stream(seed, "crop")) for each in (x, x.contiguous()))
     assert torch.equal(ours, plain)
+
+
+def test_levels_that_are_whole_numbers_or_one_for_all_channels_are_taken(seed):
+    x = images(seed)
+    whole = normalise(x, (0, 1, 0), (1, 1, 2))
+    assert torch.equal(whole, normalise(x, (0.0, 1.0, 0.0), (1.0, 1.0, 2.0)))
+    torch.testing.assert_close(normalise(x, (0.5,), (0.25,)), normalise(x, (0.5,) * 3, (0.25,) * 3))
+    assert normalise(x[:, 0], (0.5,), (0.25,)).shape == (64, 6, 5)
+
+
+def test_samples_that_are_no_images_are_not_moved(seed):
+    for shape in ((4, 3, 2, 6, 5), (4, 6, 5)):
+        with pytest.raises(ValueError, match="unpack"):
+            crop_and_flip(torch.zeros(shape, dtype=torch.uint8), seeds.stream(seed, "crop"))

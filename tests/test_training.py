@@ -7,9 +7,11 @@ import torch
 from small import samples
 from widthwise import seeds
 from widthwise.config import Training
+from widthwise.errors import DataError
 from widthwise.images import normalise
 from widthwise.layers import initialise, unstack
 from widthwise.networks.base import build
+from widthwise.networks.resnet18 import ResNet18
 from widthwise.training import SNAPSHOTS, Events, Interrupted, begin, rate_at, steps_of, train
 
 
@@ -213,3 +215,41 @@ def test_bits_with_shared_batches_do_not_depend_on_companions(seed):
     training = Training(epochs=2, rate=0.1, batch_size=32, augment=True, shared_batches=True)
     pair, five = trained([seed, seed + 1], training), trained([seed + 4, seed + 2, seed, seed + 3, seed + 1], training)
     assert same(unstack(pair.weights, 0), unstack(five.weights, 2))
+
+
+# A lone thin network, whose steps are one call ------------------------------------------------------------
+
+
+def thin(seed, training, events=None, state=None):
+    """Train a ResNet-18 of 4 channels on the small samples and return its last state."""
+    network = build("resnet18", (1, 4, 4), 4, Fraction(1, 16), 1)
+    initialise(network, [seeds.stream(seed, "init")])
+    return train(network, [seed], samples(0), training, state or begin(network, training.optimiser), events or Events())
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_thin_network_that_learns_in_one_call_ends_where_autograd_does(optimiser, augment, seed, monkeypatch):
+    training = Training(epochs=1, rate=1e-3, batch_size=32, augment=augment, optimiser=optimiser)
+    ours = thin(seed, training)
+    monkeypatch.setattr(ResNet18, "learner", lambda *_: None)
+    theirs = thin(seed, training)
+    for name, weight in theirs.weights.items():
+        torch.testing.assert_close(ours.weights[name], weight, rtol=0, atol=2e-2 * max(1.0, float(weight.abs().max())))
+    assert ours.histories[0][0]["train_loss"] == pytest.approx(theirs.histories[0][0]["train_loss"], rel=1e-2)
+    assert ours.histories[0][0]["train_accuracy"] == pytest.approx(theirs.histories[0][0]["train_accuracy"], abs=0.05)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7])
+def test_a_thin_network_resumed_at_any_step_goes_on_as_if_it_had_never_stopped(stop, seed):
+    training, kept, steps = Training(epochs=2, rate=0.05, batch_size=32, augment=True), [], iter(range(1, 100))
+    events = Events(save=lambda s: kept.append(dataclasses.replace(s)), stopping=lambda: next(steps) == stop)
+    with pytest.raises(Interrupted):
+        thin(seed, training, events)
+    assert same(thin(seed, training).weights, thin(seed, training, state=kept[0]).weights)
+
+
+def test_labels_beyond_a_networks_classes_are_refused_by_name(seed):
+    network = build("mlp", (1, 4, 4), 3, Fraction(1), 1, hidden=8, depth=1)
+    with pytest.raises(DataError, match="CLASSES of the data set: 3 are too few, a training row has label 3"):
+        train(network, [seed], samples(0), Training(epochs=1), begin(network))

@@ -479,8 +479,8 @@ struct Network {
                 *own = (T*)*given++;                                                                               \
             ++*(int64_t*)*given++;                                                                                 \
         });                                                                                                        \
-        T** head = (T**)given;                                                                                     \
-        network.learn({0, classes, head[0], head[1], head[2], head[3]}, x, targets, momentum, eps, *loss, *hits);  \
+        Head<T> head{0, classes, (T*)given[0], (T*)given[1], (T*)given[2], (T*)given[3]};                          \
+        network.learn(head, x, targets, momentum, eps, *loss, *hits);                                              \
     }
 
 EXPORT(float, float32)

@@ -108,7 +108,9 @@ def _usual(channels: int, stem: Shape, blocks: tuple[tuple[Shape, ...], ...]) ->
 
 
 class Learner:
-    """A network in training, at one shape of its batches. Its tensors must stay where they are.
+    """A network in training, at one shape of its batches, its labels below the head's outputs.
+
+    Its tensors must stay where they are: another is made where they move.
 
     Args:
         shape: of a batch, (batch, channels, height, width).
@@ -130,11 +132,11 @@ class Learner:
         layers = (stem, *(layer for block in blocks for layer in block))
         some = head.tensors[0]
         own = [t for layer in layers for t in (*layer.tensors, *layer.gradients, *layer.running)]
-        own += [*head.tensors, *head.gradients]
+        own = [t.detach() for t in (*own, *head.tensors, *head.gradients)]  # their memory, whoever else lets go of it
         network, needed = _network(shape, tuple(map(_shape, layers)), tuple(map(len, blocks)), some.dtype)
         room = some.new_empty(needed)
         self.shape, self.held = shape, (own, room)
-        self.loss, self.hits = torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+        self.loss, self.hits = (torch.zeros(1, dtype=t, device="cpu") for t in (torch.float64, torch.int64))
         given = (POINTER * len(own))(*[t.data_ptr() for t in own])
         self.given = (*network, some.shape[1], room.data_ptr(), given, momentum, eps)
         self.learn = _function("learn", some.dtype)
@@ -149,7 +151,8 @@ class Learner:
         """
         x, targets = lanes.laid(inputs[0]), targets[0].contiguous()
         assert x.shape == self.shape, f"a batch of {tuple(x.shape)}, not {self.shape}"
-        assert x.dtype == self.held[1].dtype
+        assert (x.dtype, targets.dtype) == (self.held[1].dtype, torch.int64)
+        assert len(targets) == len(x)
         found = self.loss.data_ptr(), self.hits.data_ptr()
         self.learn(*self.given, x.data_ptr(), targets.data_ptr(), *found)
         return self.loss, self.hits

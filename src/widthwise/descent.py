@@ -43,7 +43,7 @@ class Descent:
             for kept, matrix in self.momenta.items():
                 self.part(matrix, name).copy_(momentum[name + kept])
         self.named, self.optimiser = named, optimiser
-        self.parts = {name: self.part(self.gradients, name) for name in named}  # of the gradients
+        self.parts = {name: self.part(self.gradients, name) for name in named}  # where gradients lie
 
     def part(self, matrix: Float[Tensor, "members width"], name: str) -> Float[Tensor, "members ..."]:
         """Return the part of one of the matrices that is one parameter's."""
@@ -74,7 +74,7 @@ class Descent:
     def step(
         self, rate: Float[Tensor, " members"], momentum: float, decay: Float[Tensor, " members"], step: int = 0
     ) -> None:
-        """Update every member by the gradients that `gather` has brought together; steps count from 0."""
+        """Update every member by `gradients`, which `gather` or a learner has written; steps count from 0."""
         if self.optimiser == "sgd":
             self._sgd(rate[:, None], momentum, decay[:, None])
         else:

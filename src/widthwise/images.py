@@ -30,13 +30,15 @@ def crop_and_flip(
     Drawn from the generators alone, which have equal shares of the images, in their order; each draws for all its
     images at a time: row offsets, column offsets, flips.
     """
+    batch, channels, h, w = images.shape
     generators = [generators] if isinstance(generators, Generator) else generators
-    drawn = torch.cat([_offsets(len(images) // len(generators), padding, generator) for generator in generators], 1)
+    drawn = torch.cat([_offsets(batch // len(generators), padding, generator) for generator in generators], 1)
     if not _compiled(images):
         return _gathered(images, moved(drawn, images.device), padding)
-    images, found = images.contiguous(), torch.empty(images.shape, dtype=images.dtype)
-    crop = native.function(SOURCE, "crop", None, CROP)
-    crop(images.data_ptr(), *images.shape, drawn.data_ptr(), padding, found.data_ptr())
+    assert drawn.shape[1] == batch, f"{batch} images, {len(generators)} streams"
+    images = images.contiguous()
+    found, crop = torch.empty_like(images), native.function(SOURCE, "crop", None, CROP)
+    crop(images.data_ptr(), batch, channels, h, w, drawn.data_ptr(), padding, found.data_ptr())
     return found
 
 
@@ -65,14 +67,17 @@ def normalise(
     """Return float32 inputs (images / 255 - mean) / std, channel by channel.
 
     Args:
-        last: whether a batch's images should be last in memory, as `lanes` has them; where that costs nothing.
+        last: whether the images of one batch should be last in memory, as `lanes` has them, if the compiled library is
+            there.
     """
     centre, spread = _levels(tuple(mean), tuple(std), images.device)
-    if not _compiled(images):
+    if not _compiled(images) or images.ndim < 4 or not len(mean) == len(std) == images.shape[-3]:
         return images.float().sub_(centre).div_(spread)
-    images, (channels, h, w) = images.contiguous(), images.shape[-3:]
+    images, (*_, channels, h, w) = images.contiguous(), images.shape
     last = last and images.ndim == 4
-    found = torch.empty(images.shape) if not last else torch.empty(channels, h, w, len(images)).permute(3, 0, 1, 2)
+    shape = (channels, h, w, len(images)) if last else images.shape
+    found = torch.empty(shape, dtype=torch.float32, device=images.device)
+    found = found.permute(3, 0, 1, 2) if last else found
     sizes = (images.numel() // (channels * h * w), channels, h * w)
     normalised = native.function(SOURCE, "normalise", None, NORMALISE)
     normalised(images.data_ptr(), *sizes, centre.data_ptr(), spread.data_ptr(), last, found.data_ptr())
@@ -84,7 +89,8 @@ def _levels(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Float[Tensor, "channels 1 1"], Float[Tensor, "channels 1 1"]]:
     """Return means and deviations as bytes have them, where they are needed again and again."""
-    centre, spread = (255 * torch.tensor(x, device=device)[:, None, None] for x in (mean, std))
+    given = (torch.tensor(x, dtype=torch.float32, device=device) for x in (mean, std))
+    centre, spread = (255 * x[:, None, None] for x in given)
     return centre, spread
 
 

@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 from widthwise import native
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-THIN = 8  # channels of a network's first layer, at most: its tensors lie so from there on,
-MOST = 64  # up to layers of so many
+THIN = 15  # channels of a network's first layer, at most: its tensors lie so from there on,
+MOST = 128  # up to layers of so many
 FEWEST = 16  # images
 POINTER, DOUBLE = ctypes.c_void_p, ctypes.c_double
 ARGUMENTS = {  # behind the sizes
@@ -215,7 +215,7 @@ class _Attention(torch.autograd.Function):
 
 
 def laid(x: Tensor) -> Tensor:
-    """Return a tensor with its images last in memory."""
+    """Return a tensor with its images last in memory; gradients do not find the way back."""
     if _is_laid(x):
         return x
     if not (x.is_contiguous() and computes(x)):

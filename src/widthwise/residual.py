@@ -39,7 +39,9 @@ def residual_learner(
     gradients: Mapping[nn.Parameter, Tensor],
     shape: tuple[int, ...],
 ) -> backbone.Learner | None:
-    """Return what takes batches through `residual_network` and a head, and back, if the network is a lone thin one.
+    """Return what takes batches through `residual_network` and a head, in training, and back: of a lone thin network.
+
+    None of others, and where there is no compiler.
 
     Args:
         gradients: where each parameter's is written.

@@ -15,7 +15,7 @@ from widthwise.config import Training
 from widthwise.descent import Descent, Optimiser, at_rest
 from widthwise.devices import as_told, moved
 from widthwise.dropout import draws, give_streams
-from widthwise.errors import UsageError
+from widthwise.errors import DataError, UsageError
 from widthwise.images import crop_and_flip
 from widthwise.layers import keep, unstack
 from widthwise.networks.base import Network
@@ -226,15 +226,23 @@ class Loop:
                     "training.augment: texts are not cropped and flipped; leave it out, or set it to false."
                 )
             rows = crop_and_flip(rows, self.streams("augment", self.state.step))
-        inputs = self.samples.inputs(rows, self.samples.longest, images_last=self.network.images_last)
+        inputs = self.samples.inputs(rows, self.samples.longest, images_last=self.images_last)
         return inputs.unflatten(0, batch.shape)
 
     def gather(self, momentum: Mapping[str, Tensor]) -> None:
-        """Lay the fleet's parameters out for the descent; `momentum` is that of its members."""
+        """Lay the fleet's parameters out for the descent, and choose how steps are taken until they move again.
+
+        `momentum` is that of its members.
+        """
+        top, classes = int(self.labels.max()), self.network.classes
+        if top >= classes:
+            raise DataError(f"CLASSES of the data set: {classes} are too few, a training row has label {top}.")
         self.descent = Descent(self.network, momentum, self.training.optimiser)
         shape = (self.batch_size, *self.rows.shape[1:]) if isinstance(self.rows, Tensor) else ()
-        own = self.network.learner(self.descent.parts, shape) if shape and self.autocast is None else None
+        exact = self.autocast is None
+        own = self.network.learner(self.descent.parts, shape) if shape and exact else None
         self.learn = own or Recorded(self.there_and_back, self.network)
+        self.images_last = self.network.images_last and exact
         self.draws = draws(self.network)
         self.decay = self.descent.weights.new_tensor([self.trainings[k].weight_decay for k in self.places])
         self.loss, self.hits = (t[self.places].to(self.device) for t in (self.state.loss, self.state.hits))

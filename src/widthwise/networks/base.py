@@ -35,7 +35,7 @@ class Network(nn.Module, ABC):
     """`members` networks of one architecture; forward is the head of the features.
 
     Attributes:
-        images_last: whether it takes images that are last in memory as well as others, or better.
+        images_last: whether it would have images last in memory, on a processor and in its own precision.
     """
 
     head: Linear
@@ -54,7 +54,7 @@ class Network(nn.Module, ABC):
         return self.head(self.features(x))
 
     def learner(self, gradients: Mapping[str, Tensor], shape: tuple[int, ...]) -> Learner | None:
-        """Return what goes forward and back without autograd, for as long as all tensors stay where they are.
+        """Return what goes forward, in training, and back without autograd, while all tensors stay where they are.
 
         None where autograd is better, as it is unless a network says otherwise.
 

@@ -39,7 +39,7 @@ class ResNet18(Network):
     def __init__(self, shape: tuple[int, int, int], classes: int, stages: tuple[int, ...], members: int):
         super().__init__(members, classes, n_features=stages[-1])
         stem = stages[0]
-        self.images_last = members == 1 and stem <= lanes.THIN
+        self.images_last = members == 1 and max(shape[0], stem) <= lanes.THIN
         self.conv1 = Conv2d(members, shape[0], stem, 3, padding=1, bias=False)
         self.bn1 = BatchNorm2d(members, stem)
         self.layer1 = _stage(members, stem, stages[0], stride=1)
@@ -53,7 +53,7 @@ class ResNet18(Network):
         return by_member(residual_network((self.conv1, self.bn1), self.blocks(), side_by_side(x)), self.members)
 
     def learner(self, gradients: Mapping[str, Tensor], shape: tuple[int, ...]) -> Learner | None:
-        """Return what goes forward and back in one call, of a lone thin network on a processor."""
+        """Return what goes forward and back in one call, of a lone thin network on a processor; None of others."""
         own = {p: gradients[name] for name, p in self.named_parameters()}
         return residual_learner((self.conv1, self.bn1), self.blocks(), self.head, own, shape)
 

@@ -68,7 +68,7 @@ class VGG16(Network):
         dropout: float,
     ):
         super().__init__(members, classes, n_features=stages[-1])
-        self.images_last = members == 1 and stages[0] <= lanes.THIN
+        self.images_last = members == 1 and max(channels, stages[0]) <= lanes.THIN
         self.layers = nn.Sequential()
         for width, count in zip(stages, CONVOLUTIONS, strict=True):
             for _ in range(count):
