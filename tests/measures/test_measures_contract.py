@@ -159,7 +159,7 @@ def test_a_new_file_is_a_measure_and_is_held_to_what_it_declares(tmp_path, claim
     shutil.copytree(ROOT / "src" / "widthwise", tmp_path / "widthwise", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "widthwise" / "measures" / "throw_away.py").write_text(THROW_AWAY.replace("TOO", claim))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "throw_away and not new_file", __file__]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
     ran = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ("10 passed" in ran.stdout) == passes, ran.stdout
     assert ("target rotation" in ran.stdout) == (not passes)
