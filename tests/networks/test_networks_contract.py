@@ -112,7 +112,7 @@ def test_no_bit_of_a_member_depends_on_its_companions_its_place_or_their_number(
     if not taken(kind, scale):
         pytest.skip(f"{kind} has no whole widths at scale {scale}")
     found = []
-    for others, place in ((1, 0), (1, 1), (2, 2), (4, 3), (7, 0)):
+    for others, place in ((1, 0), (1, 1), (2, 2), (4, 3), (7, 0), (15, 9)):
         member_seeds = list(range(seed + 1, seed + 1 + others))
         member_seeds.insert(place, seed)
         network = fleet(kind, shape, scale, member_seeds)

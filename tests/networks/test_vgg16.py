@@ -15,13 +15,13 @@ from widthwise.networks import base, vgg16
 SHAPE = (3, 32, 32)
 
 
-@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(("members", "batch"), [(1, 4), (1, 20), (3, 4)])
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_every_member_has_the_gradients_features_and_statistics_of_the_plain_module(members, batch_norm, seed):
+def test_every_member_has_the_gradients_features_and_statistics_of_the_plain_module(members, batch, batch_norm, seed):
     member_seeds = range(seed, seed + members)
     network = fleet("vgg16", SHAPE, "1/16", member_seeds, torch.float64, batch_norm=batch_norm, dropout=0.0)
     plain = PlainVGG16(3, 4, 10, batch_norm).double()
-    assert_equals_plain_modules(network, plain, *samples(SHAPE, member_seeds, torch.float64))
+    assert_equals_plain_modules(network, plain, *samples(SHAPE, member_seeds, torch.float64, batch))
 
 
 def test_the_textbook_network_has_the_textbook_size():
