@@ -199,6 +199,7 @@ def test_what_fits_is_thin_on_a_processor_and_of_one_dtype(monkeypatch):
     behind = torch.zeros(4, 8, 8, 32).permute(3, 0, 1, 2)  # images last in memory, as a thin layer leaves them
     assert lanes.fits(x, weight)
     assert not lanes.fits(x[:2], weight)
+    assert not lanes.fits(x[:, :3], weight)
     assert not lanes.fits(x, weight.double())
     assert not lanes.fits(x, torch.zeros(4, 4, 5, 5))
     wide = torch.zeros(lanes.THIN + 1, 4, 3, 3)

@@ -37,7 +37,7 @@ ARGUMENTS = {  # behind the sizes
 
 def fits(x: Float[Tensor, "batch inputs h w"], weight: Float[Tensor, "*one outputs inputs k k"]) -> bool:
     """Return whether a convolution is better computed here: thin, or a layer behind one that was."""
-    thin = max(weight.shape[-4:-2]) <= (MOST if lies(x) else THIN)
+    thin = max(weight.shape[-4:-2]) <= (MOST if lies(x) else THIN) and x.shape[1] == weight.shape[-3]
     return thin and len(x) >= FEWEST and weight.shape[-1] in (1, 3) and x.dtype == weight.dtype and computes(x)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from widthwise import config, family, seeds
-from widthwise.data.base import Dataset, Endless, checksum, validate
+from widthwise.data.base import Dataset, Endless, agree, checksum, validate
 from widthwise.errors import UsageError
 from widthwise.images import normalise
 from widthwise.ragged import Ragged, joined
@@ -138,6 +138,7 @@ def decode(data: config.Data, store: Store) -> Entry:
     def write(folder: Path) -> None:
         dataset: Dataset = member.read(data.root, **data.options)
         validate(dataset, data.kind)
+        agree(dataset, data.kind, family.shape(member, data.options), member)
         for note in dataset.notes:
             log.warning("%s: %s", data.kind, note)
         facts["checksum"], facts["folder"] = checksum(dataset), _folder(data)

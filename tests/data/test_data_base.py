@@ -1,12 +1,13 @@
 """Data sets that do not hang together are refused."""
 
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
 
 from widthwise import seeds
-from widthwise.data.base import Dataset, checksum, validate
+from widthwise.data.base import Dataset, agree, checksum, validate
 from widthwise.errors import DataError
 
 
@@ -58,3 +59,24 @@ def test_a_data_set_that_does_not_hang_together_is_refused(change, message, seed
     whole = dataset(seed)
     with pytest.raises(DataError, match=message):
         validate(replace(whole, **change(whole)), "mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SHAPE": (3, 5, 6)}, r"mine: samples are \(3, 6, 5\), SHAPE is \(3, 5, 6\); correct SHAPE"),
+        ({"SHAPE": (1, 6, 5)}, r"samples are \(3, 6, 5\), SHAPE is \(1, 6, 5\)"),
+        ({"CLASSES": 5}, "mine: 4 classes have names, CLASSES is 5"),
+        ({"MEAN": 0.5}, "MEAN is 0.5; it must be 3 numbers, one a channel"),
+        ({"STD": (1.0, 1.0)}, r"STD is \(1.0, 1.0\); it must be 3 numbers"),
+        ({"STD": (1.0, 0.0, 1.0)}, "STD is .* each must be above 0"),
+    ],
+)
+def test_a_data_set_that_is_not_what_its_member_says_is_refused(change, message, seed):
+    said = {"SHAPE": (3, 6, 5), "CLASSES": 4, "MEAN": (0.5,) * 3, "STD": (0.2,) * 3}
+    member = ModuleType("mine")
+    vars(member).update(said)
+    agree(dataset(seed), "mine", said["SHAPE"], member)
+    vars(member).update(change)
+    with pytest.raises(DataError, match=message):
+        agree(dataset(seed), "mine", member.SHAPE, member)

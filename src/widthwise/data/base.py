@@ -93,6 +93,30 @@ def validate(dataset: Dataset, name: str) -> None:
             raise DataError(f"{name}, {part}: groups are {told}; they must be int64 ({len(labels)},).")
 
 
+def agree(dataset: Dataset, name: str, shape: tuple[int, ...], member: ModuleType) -> None:
+    """Check that samples and classes are what a member says: networks are built for that.
+
+    Args:
+        shape: of what a network takes of one sample.
+
+    Raises:
+        DataError: naming the data set and what is to be corrected.
+    """
+    found = tuple(dataset.train.shape[1:])
+    if not dataset.encoder and found != shape:
+        raise DataError(f"{name}: samples are {found}, SHAPE is {shape}; correct SHAPE, or what read() returns.")
+    if len(dataset.classes) != member.CLASSES:
+        raise DataError(
+            f"{name}: {len(dataset.classes)} classes have names, CLASSES is {member.CLASSES}; correct one of them."
+        )
+    levels = {"MEAN": member.MEAN, "STD": member.STD} if dataset.train.dtype == torch.uint8 else {}
+    for what, numbers in levels.items():
+        if not isinstance(numbers, Sequence) or len(numbers) not in {1, found[0]}:
+            raise DataError(f"{name}: {what} is {numbers!r}; it must be {found[0]} numbers, one a channel.")
+        if what == "STD" and not all(number > 0 for number in numbers):
+            raise DataError(f"{name}: STD is {numbers!r}; inputs are divided by it, so each must be above 0.")
+
+
 def checksum(dataset: Dataset) -> str:
     """Return the SHA-256 of the tensors that there are: dtypes, shapes, bytes, in order; with that of the encoder."""
     digest = hashlib.sha256(dataset.encoder.encode())
