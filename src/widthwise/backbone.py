@@ -7,7 +7,7 @@ nothing of it is Python; `backbone.cpp` says what else is gained.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +68,14 @@ def fits(shape: tuple[int, ...], stem: Normed, blocks: Sequence[Sequence[Normed]
         and max(weight.shape[1:3]) <= lanes.THIN
         and lanes.computes(weight)
         and all(t.dtype == weight.dtype and t.is_contiguous() for t in own)
-        and _usual(shape[1], _shape(stem), tuple(tuple(map(_shape, block)) for block in blocks))
+        and _usual(shape[1], _shape(stem), [list(map(_shape, block)) for block in blocks])
         and head.tensors[0].shape[2] == blocks[-1][1].tensors[0].shape[1]
         and native.load(SOURCE) is not None
     )
 
 
-Shape = tuple[
-    int, int, int, int, int, int
-]  # of a layer: outputs, inputs, height and width of a kernel, stride, padding
+# Of a layer: outputs, inputs, height and width of a kernel, stride, padding
+Shape = tuple[int, int, int, int, int, int]
 
 
 def _shape(layer: Normed) -> Shape:
@@ -84,8 +83,7 @@ def _shape(layer: Normed) -> Shape:
     return outputs, inputs, height, width, layer.stride, layer.padding
 
 
-@lru_cache(maxsize=64)
-def _usual(channels: int, stem: Shape, blocks: tuple[tuple[Shape, ...], ...]) -> bool:
+def _usual(channels: int, stem: Shape, blocks: Sequence[Sequence[Shape]]) -> bool:
     """Return whether every layer is thin and takes what is before it, by the kernels and strides of basic blocks."""
 
     def takes(layer: Shape, given: int, kernels: tuple[int, ...], stride: int) -> bool:
@@ -133,7 +131,7 @@ class Learner:
         some = head.tensors[0]
         own = [t for layer in layers for t in (*layer.tensors, *layer.gradients, *layer.running)]
         own = [t.detach() for t in (*own, *head.tensors, *head.gradients)]  # their memory, whoever else lets go of it
-        network, needed = _network(shape, tuple(map(_shape, layers)), tuple(map(len, blocks)), some.dtype)
+        network, needed = _network(shape, list(map(_shape, layers)), list(map(len, blocks)), some.dtype)
         room = some.new_empty(needed)
         self.shape, self.held = shape, (own, room)
         self.loss, self.hits = (torch.zeros(1, dtype=t, device="cpu") for t in (torch.float64, torch.int64))
@@ -158,9 +156,8 @@ class Learner:
         return self.loss, self.hits
 
 
-@lru_cache(maxsize=64)
 def _network(
-    shape: tuple[int, ...], layers: tuple[Shape, ...], blocks: tuple[int, ...], dtype: torch.dtype
+    shape: tuple[int, ...], layers: Sequence[Shape], blocks: Sequence[int], dtype: torch.dtype
 ) -> tuple[tuple[Any, Any, int], int]:
     """Return a network's sizes as the compiled library takes them, and how many numbers of room it needs."""
     batch, _, *here = shape

@@ -240,7 +240,7 @@ class Loop:
         self.descent = Descent(self.network, momentum, self.training.optimiser)
         shape = (self.batch_size, *self.rows.shape[1:]) if isinstance(self.rows, Tensor) else ()
         exact = self.autocast is None
-        own = self.network.learner(self.descent.parts, shape) if shape and exact else None
+        own = self.network.learner(self.descent.parts, shape) if exact else None
         self.learn = own or Recorded(self.there_and_back, self.network)
         self.images_last = self.network.images_last and exact
         self.draws = draws(self.network)
